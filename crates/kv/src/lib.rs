@@ -1,1 +1,29 @@
-//! Under construction.
+//! Key-value stores that hold maps of entries: one [`Store`] trait for backends, one typed [`Client`] for everybody else.
+//!
+//! A ring is `instance id → entry`. Backends speak in entries, not in blobs, so that a heartbeat costs its own few bytes
+//! and a stale writer cannot erase an entry that it never touched. How entries become stored bytes is told by the value's
+//! [`Codec`].
+
+pub mod client;
+pub mod codec;
+pub mod conformance;
+pub mod error;
+pub mod inmemory;
+mod metered;
+mod metrics;
+pub mod open;
+mod prefix;
+pub mod store;
+pub mod value;
+mod view;
+mod watch;
+
+pub use client::{CasOutcome, Client, Decision};
+pub use codec::{Codec, DecodeError, StringCodec};
+pub use error::Error;
+pub use inmemory::InMemory;
+pub use open::Stores;
+pub use store::{Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription};
+pub use value::{Text, Value};
+pub use view::{Seen, View};
+pub use watch::{Update, Watch};

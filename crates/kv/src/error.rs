@@ -1,0 +1,117 @@
+//! Why a key-value operation failed.
+
+use std::time::Duration;
+
+use ringkit_runtime::Cause;
+
+use crate::codec::DecodeError;
+use crate::store::EntryId;
+
+/// Why a key-value operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Other writers changed the key between our read and our write on every attempt. Nothing was written.
+    #[error("compare-and-swap on `{key}` lost {attempts} races in a row")]
+    Contended {
+        /// The key.
+        key: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The backend did not answer, or answered with a fault of its own. A write may or may not have landed.
+    #[error("key-value store {backend} is unavailable: {cause}")]
+    Unavailable {
+        /// Which backend.
+        backend: &'static str,
+        /// What it said.
+        #[source]
+        cause: Cause,
+    },
+    /// What is stored cannot be read. Somebody else wrote it, or with another codec: look at the entry, forget or delete it.
+    #[error("cannot read {}: {cause}", place(key, entry.as_ref()))]
+    Decode {
+        /// The key.
+        key: String,
+        /// The entry at fault; none if the value as a whole is unreadable.
+        entry: Option<EntryId>,
+        /// What is wrong with the bytes.
+        #[source]
+        cause: DecodeError,
+    },
+    /// The change would exceed a bound of the store. Nothing was written.
+    #[error("cannot write `{key}`: {size} {what} exceed the limit of {limit}")]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// What is counted, with its unit.
+        what: &'static str,
+        /// How much it would be.
+        size: usize,
+        /// How much it may be.
+        limit: usize,
+    },
+    /// No answer in time. A write may or may not have landed.
+    #[error("{operation} of `{key}` on {backend} did not finish within {after:?}")]
+    Deadline {
+        /// Which operation, as in the metrics' labels.
+        operation: &'static str,
+        /// The key or prefix.
+        key: String,
+        /// Which backend.
+        backend: &'static str,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// The configured store is not part of this build.
+    #[error("key-value store `{store}` is not available in this build; set `kvstore.store: inmemory` for `{kv_name}` to run within one process")]
+    NotBuilt {
+        /// The configured store.
+        store: String,
+        /// Whose configuration it is, for example `ingester-ring`.
+        kv_name: String,
+    },
+    /// The decision of a compare-and-swap said no. Nothing was written.
+    #[error("compare-and-swap on `{key}` was given up: {cause}")]
+    Aborted {
+        /// The key.
+        key: String,
+        /// What the decision said.
+        #[source]
+        cause: Cause,
+    },
+    /// The store was closed.
+    #[error("the key-value store was closed")]
+    Closed,
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anyone changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Contended { .. } | Self::Unavailable { .. } | Self::Deadline { .. } => true,
+            Self::Decode { .. } | Self::TooLarge { .. } | Self::NotBuilt { .. } | Self::Aborted { .. } | Self::Closed => false,
+        }
+    }
+}
+
+fn place(key: &str, entry: Option<&EntryId>) -> String {
+    match entry {
+        Some(entry) => format!("entry `{entry}` of `{key}`"),
+        None => format!("the value of `{key}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_thing_at_fault() {
+        let cause = DecodeError::new("truncated");
+        let error = Error::Decode { key: "ring".into(), entry: Some("a".into()), cause: cause.clone() };
+        assert_eq!(error.to_string(), "cannot read entry `a` of `ring`: truncated");
+        let error = Error::Decode { key: "ring".into(), entry: None, cause };
+        assert_eq!(error.to_string(), "cannot read the value of `ring`: truncated");
+    }
+}

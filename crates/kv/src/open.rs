@@ -1,0 +1,72 @@
+//! [`Stores`]: from configuration to a running store.
+
+use std::sync::Arc;
+
+use ringkit_config::{KvStore, KvStoreConfig};
+use ringkit_runtime::{Clock, Meter};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::inmemory::InMemory;
+use crate::metered::Metered;
+use crate::prefix::Prefixed;
+use crate::store::Store;
+use crate::value::Value;
+
+/// The opened backends of a process, or of a test's cluster. Clones share them.
+///
+/// The in-memory store lives here, so that several apps in one process can, but need not, see each other.
+#[derive(Clone, Debug, Default)]
+pub struct Stores {
+    inmemory: InMemory,
+}
+
+impl Stores {
+    /// No backend is open, and the in-memory store is empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens the configured store: the backend, then the key prefix, then request metrics.
+    ///
+    /// `kv_name` is the metric label, such as `ingester-lifecycler` or `ingester-ring`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotBuilt`] for a backend that this build lacks.
+    pub fn open(
+        &self,
+        config: &KvStoreConfig,
+        kv_name: &str,
+        meter: &Meter,
+        _clock: &Clock,
+    ) -> Result<Arc<dyn Store>, Error> {
+        let backend: Arc<dyn Store> = match &config.store {
+            KvStore::Inmemory => Arc::new(self.inmemory.clone()),
+            other => {
+                return Err(Error::NotBuilt { store: other.to_string(), kv_name: kv_name.to_owned() });
+            }
+        };
+        let prefixed: Arc<dyn Store> = match config.prefix.as_str() {
+            "" => backend,
+            prefix => Arc::new(Prefixed::new(backend, prefix)),
+        };
+        Ok(Arc::new(Metered::new(prefixed, "primary", kv_name, meter)))
+    }
+
+    /// Opens the configured store and puts a typed client on it, whose counters carry `kv_name` too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stores::open`].
+    pub fn client<V: Value>(
+        &self,
+        config: &KvStoreConfig,
+        kv_name: &str,
+        meter: &Meter,
+        clock: &Clock,
+    ) -> Result<Client<V>, Error> {
+        let store = self.open(config, kv_name, meter, clock)?;
+        Ok(Client::new(store, &meter.with("kv_name", kv_name.to_owned())))
+    }
+}

@@ -1,0 +1,237 @@
+//! [`Store`], the trait that backends implement, and the untyped data that passes through it.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::codec::Codec;
+use crate::error::Error;
+
+/// Name of an entry within a value, for example an instance id.
+pub type EntryId = smol_str::SmolStr;
+
+/// A key and how its value is encoded.
+#[derive(Clone)]
+pub struct Key {
+    /// Full name as the backend sees it, prefixes included.
+    pub name: Arc<str>,
+    /// How the value's entries become stored bytes.
+    pub codec: &'static dyn Codec,
+}
+
+impl Key {
+    /// A key called `name` whose value is encoded by `codec`.
+    pub fn new(name: impl Into<Arc<str>>, codec: &'static dyn Codec) -> Self {
+        Self { name: name.into(), codec }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("name", &self.name).field("codec", &self.codec.id()).finish()
+    }
+}
+
+/// What a backend holds under one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Opaque; grows with every change of the key, also across a delete and a new creation. 0 stands for a key that is absent.
+    pub version: u64,
+    /// The entries. Cheap to clone; a backend replaces the map, it never edits a shared one.
+    pub entries: Arc<BTreeMap<EntryId, EntryBytes>>,
+}
+
+impl Stored {
+    /// What [`Store::apply`] answers for a change that left an absent key absent.
+    pub fn absent() -> Self {
+        Self { version: 0, entries: Arc::default() }
+    }
+}
+
+/// One entry as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryBytes {
+    /// What [`crate::Value::decode_entry`] reads.
+    pub bytes: Bytes,
+    /// When the owner was last heard, if the backend knows better than the timestamp within the entry.
+    pub seen: Option<Instant>,
+}
+
+impl EntryBytes {
+    /// An entry about whose owner nothing else is known.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { bytes, seen: None }
+    }
+
+    /// The same entry, whose owner was last heard at `seen`.
+    #[must_use]
+    pub fn seen_at(self, seen: Instant) -> Self {
+        Self { seen: Some(seen), ..self }
+    }
+}
+
+impl From<Bytes> for EntryBytes {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes)
+    }
+}
+
+/// What to do to the entries of one key. Entries not named are not touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Entries to write, replacing what is there.
+    pub upserts: BTreeMap<EntryId, Bytes>,
+    /// Entries to remove; unknown ids are ignored. An id that is also in `upserts` is written, not removed.
+    pub removals: BTreeSet<EntryId>,
+}
+
+impl Change {
+    /// Writes one entry.
+    pub fn upsert(id: impl Into<EntryId>, entry: impl Into<Bytes>) -> Self {
+        Self { upserts: BTreeMap::from([(id.into(), entry.into())]), ..Self::default() }
+    }
+
+    /// Removes one entry.
+    pub fn remove(id: impl Into<EntryId>) -> Self {
+        Self { removals: BTreeSet::from([id.into()]), ..Self::default() }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removals.is_empty()
+    }
+}
+
+/// When a [`Change`] may be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Whatever the key holds.
+    None,
+    /// Only if the key is at this version; `None` = only if the key is absent.
+    Version(Option<u64>),
+}
+
+/// What became of a [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The key now holds this; the version is the old one if the change changed nothing.
+    Done(Stored),
+    /// The key moved: nothing was changed, read again.
+    Conflict,
+}
+
+/// A key-value backend whose values are maps of entries.
+///
+/// Every method may be called at any time and from any task. Callers put a deadline on each call; a backend must not
+/// rely on being polled to the end, and a call dropped half-way may or may not have taken effect.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Short name for logs and metrics, such as `inmemory`.
+    fn backend(&self) -> &'static str;
+
+    /// What the key holds; `None` = absent. A key whose last entry was removed is present and empty.
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error>;
+
+    /// Names of the present keys that begin with `prefix`, prefix included, sorted.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error>;
+
+    /// Removes the key. An absent key is success.
+    async fn delete(&self, key: &Key) -> Result<(), Error>;
+
+    /// Applies `change` atomically if `when` holds.
+    ///
+    /// A change that changes nothing moves no version and wakes no watcher; it does not create an absent key.
+    async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error>;
+
+    /// Follows the key: starts with the current value, resumes by itself after faults, and coalesces what a slow reader
+    /// misses into the newest value.
+    async fn watch(&self, key: &Key) -> Result<Subscription, Error>;
+
+    /// True once reads reflect the cluster. Always true for a store that reads through.
+    fn synced(&self) -> watch::Receiver<bool>;
+}
+
+/// A running watch of one key. Dropping it ends the watch.
+pub struct Subscription {
+    values: watch::Receiver<Option<Stored>>,
+    first: bool,
+    // Whatever must live as long as the watch: a task's abort handle, a timer.
+    _guards: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Subscription {
+    /// A watch fed by `values`, which holds the current value already.
+    pub fn new(values: watch::Receiver<Option<Stored>>) -> Self {
+        Self { values, first: true, _guards: Vec::new() }
+    }
+
+    /// The same watch, dropping `guard` when it ends.
+    #[must_use]
+    pub fn with_guard(mut self, guard: impl Any + Send + Sync) -> Self {
+        self._guards.push(Box::new(guard));
+        self
+    }
+
+    /// Waits for the next value: at first the current one, then the newest that was not yet returned.
+    ///
+    /// `None` = the store closed; `Some(None)` = the key is absent. Cancel safe: no value is lost.
+    pub async fn changed(&mut self) -> Option<Option<Stored>> {
+        if !self.first {
+            self.values.changed().await.ok()?;
+        }
+        self.first = false;
+        Some(self.values.borrow_and_update().clone())
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("values", &*self.values.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// How large one key may become. Writes beyond it fail with [`Error::TooLarge`] and change nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of an entry's id.
+    pub max_id_bytes: usize,
+    /// Bytes of one entry.
+    pub max_entry_bytes: usize,
+    /// Bytes of all entries of a key, ids included.
+    pub max_value_bytes: usize,
+    /// Keys in the store.
+    pub max_keys: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_id_bytes: 1 << 10, max_entry_bytes: 4 << 20, max_value_bytes: 256 << 20, max_keys: 1 << 20 }
+    }
+}
+
+impl Limits {
+    /// Checks the parts of a change that do not depend on what is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] naming the key and the first limit that is exceeded.
+    pub fn check(&self, key: &Key, change: &Change) -> Result<(), Error> {
+        let too_large = |what, bytes, limit| Err(Error::TooLarge { key: key.name.to_string(), what, size: bytes, limit });
+        for (id, entry) in &change.upserts {
+            if id.len() > self.max_id_bytes {
+                return too_large("bytes of an entry id", id.len(), self.max_id_bytes);
+            }
+            if entry.len() > self.max_entry_bytes {
+                return too_large("bytes of one entry", entry.len(), self.max_entry_bytes);
+            }
+        }
+        Ok(())
+    }
+}
