@@ -1,0 +1,448 @@
+//! What a configuration key is: `section!` declares it once, and the struct, its default, serde, flag names, reference
+//! and JSON Schema all derive from that declaration.
+
+use std::{borrow::Cow, fmt, sync::OnceLock};
+
+use figment::value::{Dict, Value};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+    ser::{SerializeMap, SerializeSeq},
+};
+
+/// A rendered value: what goes into YAML, JSON and figment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Tree {
+    Null,
+    Bool(bool),
+    Int(u64),
+    Float(f64),
+    Str(String),
+    Seq(Vec<Tree>),
+    Map(Vec<(Cow<'static, str>, Tree)>),
+}
+
+impl Tree {
+    /// The value at a dotted path.
+    pub(crate) fn at(&self, path: &str) -> Option<&Tree> {
+        path.split('.').try_fold(self, |tree, key| match tree {
+            Tree::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        })
+    }
+
+    /// What a leaf would have been read from, had it been written in a file.
+    pub(crate) fn to_raw(&self) -> Raw {
+        match self {
+            Tree::Null => Raw::Null,
+            Tree::Bool(value) => Raw::Plain(value.to_string()),
+            Tree::Int(value) => Raw::Plain(value.to_string()),
+            Tree::Float(value) => Raw::Plain(float_text(*value)),
+            Tree::Str(value) => Raw::Quoted(value.clone()),
+            Tree::Seq(items) => Raw::Seq(items.iter().map(Tree::to_raw).collect()),
+            Tree::Map(_) => Raw::Map,
+        }
+    }
+
+    pub(crate) fn into_figment(self) -> Value {
+        match self {
+            Tree::Null => Value::Empty(figment::value::Tag::Default, figment::value::Empty::None),
+            Tree::Bool(value) => value.into(),
+            Tree::Int(value) => value.into(),
+            Tree::Float(value) => value.into(),
+            Tree::Str(value) => value.into(),
+            Tree::Seq(items) => items.into_iter().map(Tree::into_figment).collect::<Vec<Value>>().into(),
+            Tree::Map(entries) => {
+                entries.into_iter().map(|(k, v)| (k.into_owned(), v.into_figment())).collect::<Dict>().into()
+            }
+        }
+    }
+}
+
+/// A float as Go's YAML library prints it: no exponent for everyday sizes, no `.0`.
+pub(crate) fn float_text(value: f64) -> String {
+    if value.abs() >= 1e21 { format!("{value:e}").replace('e', "e+") } else { format!("{value}") }
+}
+
+impl Serialize for Tree {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Tree::Null => serializer.serialize_none(),
+            Tree::Bool(value) => serializer.serialize_bool(*value),
+            Tree::Int(value) => serializer.serialize_u64(*value),
+            Tree::Float(value) => serializer.serialize_f64(*value),
+            Tree::Str(value) => serializer.serialize_str(value),
+            Tree::Seq(items) => {
+                let mut seq = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    seq.serialize_element(item)?;
+                }
+                seq.end()
+            }
+            Tree::Map(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    map.serialize_entry(key, value)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+/// A value as it was written, before its type is known.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Raw {
+    /// An empty YAML node, `~` or `null`.
+    Null,
+    /// An unquoted YAML scalar.
+    Plain(String),
+    /// A quoted or block YAML scalar: a string whatever it looks like.
+    Quoted(String),
+    /// The text of a flag or an environment variable.
+    Text(String),
+    Seq(Vec<Raw>),
+    Map,
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RawVisitor;
+        impl<'de> Visitor<'de> for RawVisitor {
+            type Value = Raw;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a scalar or a list of scalars")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+                Ok(Raw::Plain(value.to_string()))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+                Ok(Raw::Plain(value.to_string()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+                Ok(Raw::Plain(value.to_string()))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+                Ok(Raw::Plain(float_text(value)))
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+                Ok(Raw::Quoted(value.to_owned()))
+            }
+            fn visit_none<E>(self) -> Result<Raw, E> {
+                Ok(Raw::Null)
+            }
+            fn visit_unit<E>(self) -> Result<Raw, E> {
+                Ok(Raw::Null)
+            }
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+                Raw::deserialize(deserializer)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Raw, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Raw::Seq(items))
+            }
+        }
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+/// What a leaf is called in the reference, what it accepts, and how flags add to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Kind {
+    /// Cortex's name of the type: `boolean`, `int`, `float`, `string`, `duration`, `list of string`, …
+    pub(crate) name: &'static str,
+    /// A repeated flag appends to the list that file and default gave, instead of replacing it.
+    pub(crate) appends: bool,
+    /// The default depends on the machine, so reference and schema must not state it.
+    pub(crate) machine_default: bool,
+    /// A flag of this kind needs no value.
+    pub(crate) stands_alone: bool,
+}
+
+impl Kind {
+    pub(crate) const fn named(name: &'static str) -> Self {
+        Self { name, appends: false, machine_default: false, stands_alone: false }
+    }
+}
+
+/// A value type that can stand at a key.
+pub(crate) trait Leaf: Sized {
+    fn kind() -> Kind;
+    /// Reads a written value; the error completes the sentence "`key`: …". `notes` become warnings.
+    fn parse(raw: &Raw, notes: &mut Vec<String>) -> Result<Self, String>;
+    /// For eyes: secrets are masked.
+    fn render(&self) -> Tree;
+    /// For the layers: what `parse` turns back into the same value.
+    fn carry(&self) -> Tree {
+        self.render()
+    }
+    /// The JSON Schema of the written form.
+    fn schema() -> serde_json::Value;
+}
+
+/// How a field of type `T` is described, rendered and read; `T` itself for leaves and sections, a marker type where one
+/// Rust type has several written forms.
+pub(crate) trait Codec<T> {
+    fn shape(flag_prefix: &str) -> Shape;
+    fn render(value: &T) -> Tree;
+    fn read<'de, D: Deserializer<'de>>(slot: &mut T, deserializer: D) -> Result<(), D::Error>;
+}
+
+impl<T: Leaf> Codec<T> for T {
+    fn shape(_flag_prefix: &str) -> Shape {
+        Shape::Leaf(LeafShape::of::<T>())
+    }
+    fn render(value: &T) -> Tree {
+        Leaf::render(value)
+    }
+    fn read<'de, D: Deserializer<'de>>(slot: &mut T, deserializer: D) -> Result<(), D::Error> {
+        let raw = Raw::deserialize(deserializer)?;
+        *slot = T::parse(&raw, &mut Vec::new()).map_err(serde::de::Error::custom)?;
+        Ok(())
+    }
+}
+
+/// A leaf's description with its type erased.
+#[derive(Clone, Copy)]
+pub(crate) struct LeafShape {
+    pub(crate) kind: Kind,
+    /// Checks a written value and gives it back in the form the layers carry.
+    pub(crate) check: fn(&Raw, &mut Vec<String>) -> Result<Tree, String>,
+    pub(crate) schema: fn() -> serde_json::Value,
+}
+
+impl LeafShape {
+    pub(crate) fn of<L: Leaf>() -> Self {
+        Self {
+            kind: L::kind(),
+            check: |raw, notes| L::parse(raw, notes).map(|value| value.carry()),
+            schema: L::schema,
+        }
+    }
+}
+
+pub(crate) enum Shape {
+    Leaf(LeafShape),
+    Section(SectionShape),
+}
+
+/// A block of keys.
+pub(crate) struct SectionShape {
+    pub(crate) doc: String,
+    pub(crate) fields: Vec<Field>,
+}
+
+impl SectionShape {
+    pub(crate) fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
+/// A key of a section.
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    /// One sentence or a few, on one line.
+    pub(crate) doc: String,
+    /// Cortex's name of the flag, without dash; the prefix of its flags for a section.
+    pub(crate) flag: String,
+    /// Accepted, checked and shown, but nothing reads it yet.
+    pub(crate) unused: bool,
+    pub(crate) shape: Shape,
+}
+
+/// Joins a flag prefix and a key's own part. `a|b` means `a` below a prefix and `b` without one; `/a` ignores the prefix.
+pub(crate) fn join_flag(prefix: &str, own: &str) -> String {
+    let own = match own.split_once('|') {
+        Some((below, alone)) => {
+            if prefix.is_empty() {
+                alone
+            } else {
+                below
+            }
+        }
+        None => own,
+    };
+    match own.strip_prefix('/') {
+        Some(absolute) => absolute.to_owned(),
+        None => format!("{prefix}{own}"),
+    }
+}
+
+/// Doc comment lines as one line.
+pub(crate) fn one_line(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// A struct whose fields are keys. Implemented by `section!` only.
+pub(crate) trait Section: Sized + Default {
+    fn section(flag_prefix: &str) -> SectionShape;
+    fn tree(&self) -> Tree;
+    /// Reads the value of `key` from `map`; `false` if there is no such key.
+    fn read_key<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
+}
+
+/// Reads a map over an existing section, so that keys that are absent keep what the section has.
+pub(crate) struct Over<'a, T>(pub(crate) &'a mut T);
+
+impl<'de, T: Section> DeserializeSeed<'de> for Over<'_, T> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Section> Visitor<'de> for Over<'_, T> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of keys")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if !self.0.read_key(&key, &mut map)? {
+                return Err(serde::de::Error::custom(format_args!("unknown key `{key}`")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A map's value read through a codec into a slot.
+pub(crate) struct Slot<'a, T, C>(pub(crate) &'a mut T, pub(crate) std::marker::PhantomData<C>);
+
+impl<'de, T, C: Codec<T>> DeserializeSeed<'de> for Slot<'_, T, C> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        C::read(self.0, deserializer)
+    }
+}
+
+/// Declares a section. Each field: doc line, name (and YAML key in parentheses where it is no identifier), type (and
+/// `as Codec` where the written form is not the type's usual one), default, flag below the section's prefix.
+/// `unused` marks a key that nothing reads yet. `extra` fields are no keys.
+macro_rules! section {
+    (
+        $(#[doc = $doc:literal])+
+        pub struct $name:ident {
+            $(
+                $(#[doc = $fdoc:literal])+
+                pub $field:ident $(($key:literal))? : $ty:ty $(as $codec:ty)? $(= $default:expr)?, $flag:literal $(, $mark:ident)?;
+            )*
+        }
+        $(extra { $($(#[$emeta:meta])+ pub $extra:ident : $ety:ty;)* })?
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $fdoc])+ pub $field: $ty, )*
+            $( $( $(#[$emeta])+ pub $extra: $ety, )* )?
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    $( $field: $crate::schema::section!(@default $($default)?), )*
+                    $( $( $extra: Default::default(), )* )?
+                }
+            }
+        }
+
+        impl $crate::schema::Section for $name {
+            fn section(flag_prefix: &str) -> $crate::schema::SectionShape {
+                $crate::schema::SectionShape {
+                    doc: $crate::schema::one_line(&[$($doc),+]),
+                    fields: vec![ $({
+                        let flag = $crate::schema::join_flag(flag_prefix, $flag);
+                        $crate::schema::Field {
+                            name: $crate::schema::section!(@key $field $($key)?),
+                            doc: $crate::schema::one_line(&[$($fdoc),+]),
+                            unused: $crate::schema::section!(@unused $($mark)?),
+                            shape: <$crate::schema::section!(@codec $ty $(, $codec)?) as $crate::schema::Codec<$ty>>::shape(&flag),
+                            flag,
+                        }
+                    },)* ],
+                }
+            }
+            fn tree(&self) -> $crate::schema::Tree {
+                $crate::schema::Tree::Map(vec![ $((
+                    $crate::schema::section!(@key $field $($key)?).into(),
+                    <$crate::schema::section!(@codec $ty $(, $codec)?) as $crate::schema::Codec<$ty>>::render(&self.$field),
+                ),)* ])
+            }
+            fn read_key<'de, A: serde::de::MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+                $( if key == $crate::schema::section!(@key $field $($key)?) {
+                    let slot = $crate::schema::Slot::<$ty, $crate::schema::section!(@codec $ty $(, $codec)?)>(
+                        &mut self.$field,
+                        std::marker::PhantomData,
+                    );
+                    map.next_value_seed(slot)?;
+                    return Ok(true);
+                } )*
+                Ok(false)
+            }
+        }
+
+        impl $crate::schema::Codec<$name> for $name {
+            fn shape(flag_prefix: &str) -> $crate::schema::Shape {
+                $crate::schema::Shape::Section(<$name as $crate::schema::Section>::section(flag_prefix))
+            }
+            fn render(value: &$name) -> $crate::schema::Tree {
+                $crate::schema::Section::tree(value)
+            }
+            fn read<'de, D: serde::Deserializer<'de>>(slot: &mut $name, deserializer: D) -> Result<(), D::Error> {
+                serde::de::DeserializeSeed::deserialize($crate::schema::Over(slot), deserializer)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            /// Secrets are masked.
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $crate::schema::Section::tree(self).serialize(serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let mut section = Self::default();
+                serde::de::DeserializeSeed::deserialize($crate::schema::Over(&mut section), deserializer)?;
+                Ok(section)
+            }
+        }
+    };
+    (@default) => { Default::default() };
+    (@default $default:expr) => { $default };
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+    (@codec $ty:ty) => { $ty };
+    (@codec $ty:ty, $codec:ty) => { $codec };
+    (@unused) => { false };
+    (@unused unused) => { true };
+}
+pub(crate) use section;
+
+/// The whole schema, built once.
+pub(crate) fn schema() -> &'static SectionShape {
+    static SCHEMA: OnceLock<SectionShape> = OnceLock::new();
+    SCHEMA.get_or_init(|| <crate::Config as Section>::section(""))
+}
+
+/// Every leaf with its dotted path, in order.
+pub(crate) fn leaves() -> &'static [(String, &'static Field, LeafShape)] {
+    static LEAVES: OnceLock<Vec<(String, &'static Field, LeafShape)>> = OnceLock::new();
+    fn walk(section: &'static SectionShape, path: &str, out: &mut Vec<(String, &'static Field, LeafShape)>) {
+        for field in &section.fields {
+            let path = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+            match &field.shape {
+                Shape::Leaf(leaf) => out.push((path, field, *leaf)),
+                Shape::Section(section) => walk(section, &path, out),
+            }
+        }
+    }
+    LEAVES.get_or_init(|| {
+        let mut out = Vec::new();
+        walk(schema(), "", &mut out);
+        out
+    })
+}
