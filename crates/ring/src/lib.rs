@@ -1,1 +1,48 @@
-//! Under construction.
+//! Who owns which token: the ring as it is stored, merged, read and asked, in agreement with Cortex to the last bit.
+
+mod batch;
+mod codec;
+mod compare;
+mod desc;
+mod difference;
+mod error;
+mod follow;
+mod generate;
+mod health;
+mod lookup;
+mod merge;
+mod metrics;
+mod operation;
+mod options;
+mod ownership;
+pub mod quorum;
+mod reader;
+mod ring;
+mod sets;
+mod snapshot;
+mod strategy;
+pub mod token;
+mod tokens;
+mod topology;
+
+pub use self::batch::{BatchError, BatchReport, CallError, do_batch};
+pub use self::codec::{MAX_DECODED_BYTES, RingCodec, decode_single, encode_single};
+pub use self::compare::Comparison;
+pub use self::desc::{Desc, InstanceDesc, NotReady, State, UnknownState};
+pub use self::difference::{Difference, find_difference};
+pub use self::error::Error;
+pub use self::generate::TokenGenerator;
+pub use self::health::{first_seen, is_fresh};
+pub use self::lookup::ReplicationSet;
+pub use self::merge::{FutureTimestamp, MAX_CLOCK_SKEW_SECS, Merged, merge, remove_tombstones};
+pub use self::operation::Operation;
+pub use self::options::RingOptions;
+pub use self::ownership::{Ownership, Share};
+pub use self::quorum::Family;
+pub use self::reader::RingService;
+pub use self::ring::Ring;
+pub use self::snapshot::{Instance, Snapshot};
+pub use self::strategy::Strategy;
+pub use self::token::search_token;
+pub use self::tokens::Tokens;
+pub use ringkit_kv::EntryId;

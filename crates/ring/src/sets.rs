@@ -1,0 +1,81 @@
+//! Questions about a ring as a whole: who is healthy, and which instances together hold every key.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::error::Error;
+use crate::lookup::ReplicationSet;
+use crate::operation::Operation;
+use crate::snapshot::{Instance, Snapshot};
+
+impl Snapshot {
+    /// All instances that can serve `op` at `now` (Unix seconds), in the byte order of ids; no quorum is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyRing`] without instances.
+    pub fn all_healthy(&self, op: Operation, now: i64) -> Result<Vec<Arc<Instance>>, Error> {
+        Ok(self.split_by_health(op, now)?.0)
+    }
+
+    /// All instances, those that can serve `op` at `now` (Unix seconds) apart from the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyRing`] without instances.
+    pub fn split_by_health(
+        &self,
+        op: Operation,
+        now: i64,
+    ) -> Result<(Vec<Arc<Instance>>, Vec<Arc<Instance>>), Error> {
+        if self.members.is_empty() {
+            return Err(Error::EmptyRing);
+        }
+        let places =
+            (0..self.members.len()).map(|place| (self.is_healthy_at(place, op, now), &self.members[place]));
+        let (mut healthy, mut unhealthy) = (Vec::with_capacity(self.members.len()), Vec::new());
+        for (is_healthy, member) in places {
+            if is_healthy { &mut healthy } else { &mut unhealthy }.push(Arc::clone(member));
+        }
+        Ok((healthy, unhealthy))
+    }
+
+    /// The instances that together hold every key, and how many of them, or of their zones, an operation may lose.
+    ///
+    /// With zone awareness a zone with one unhealthy instance is left out as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyRing`] without tokens; [`Error::TooManyUnhealthyInstances`] if some key may lack a quorum.
+    ///
+    /// # Source
+    ///
+    /// Cortex's `GetReplicationSetForOperation`.
+    pub fn replication_set(&self, op: Operation, now: i64) -> Result<ReplicationSet, Error> {
+        if self.topology.tokens.is_empty() {
+            return Err(Error::EmptyRing);
+        }
+        let healthy = |place: &usize| self.is_healthy_at(*place, op, now);
+        let pick = |place: usize| Arc::clone(&self.members[place]);
+        let everyone = 0..self.members.len();
+        let factor = self.replication_factor();
+
+        if self.options.zone_awareness_enabled {
+            let zone_of = |place: usize| self.topology.zone_of[place] as usize;
+            let mut failing: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.topology.zones.len());
+            everyone.clone().filter(|place| !healthy(place)).for_each(|place| failing[zone_of(place)] = true);
+            let tolerated = failing.len().min(factor) / 2;
+            let lost = failing.iter().filter(|failing| **failing).count();
+            let max_unavailable_zones =
+                tolerated.checked_sub(lost).ok_or(Error::TooManyUnhealthyInstances)?;
+            let instances = everyone.filter(|place| !failing[zone_of(*place)]).map(pick).collect();
+            return Ok(ReplicationSet { instances, max_errors: 0, max_unavailable_zones });
+        }
+
+        let instances: SmallVec<_> = everyone.filter(healthy).map(pick).collect();
+        let required = self.members.len().max(factor) - factor / 2;
+        let max_errors = instances.len().checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?;
+        Ok(ReplicationSet { instances, max_errors, max_unavailable_zones: 0 })
+    }
+}
