@@ -340,3 +340,6 @@ fn change_between<V: Value>(before: Option<&V>, after: &V) -> Change {
         removals: removed.into_iter().collect::<BTreeSet<_>>(),
     }
 }
+
+#[cfg(test)]
+mod tests;

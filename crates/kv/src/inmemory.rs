@@ -201,3 +201,6 @@ impl Drop for Cleanup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
