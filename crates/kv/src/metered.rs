@@ -96,3 +96,52 @@ impl Drop for Timer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::codec::StringCodec;
+    use crate::inmemory::InMemory;
+    use crate::store::Limits;
+
+    crate::conformance_tests!(Metered::new(
+        Arc::new(InMemory::default()),
+        "primary",
+        "test",
+        &Meter::disabled()
+    ));
+
+    #[tokio::test]
+    async fn requests_are_timed_by_operation_outcome_and_store() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let rendered = recorder.handle();
+        let inner = Arc::new(InMemory::new(Limits { max_entry_bytes: 3, ..Limits::default() }));
+        let store = Metered::new(inner, "primary", "ingester-ring", &Meter::new(Arc::new(recorder)));
+        let key = Key::new("k", &StringCodec);
+        let put = async |text: &'static str| {
+            store.apply(&key, Change::upsert("value", text), Precondition::None).await
+        };
+        put("abc").await.unwrap();
+        put("abcd").await.unwrap_err();
+        store.get(&key).await.unwrap();
+        store.list("").await.unwrap();
+        let running = store.watch(&key).await.unwrap();
+        let count = |operation: &str, status: u32| {
+            let start = format!(
+                r#"cortex_kv_request_duration_seconds_count{{type="inmemory",role="primary",kv_name="ingester-ring",operation="{operation}",status_code="{status}"}} "#
+            );
+            let text = rendered.render();
+            text.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
+        };
+        assert_eq!(count("CAS", 200).as_deref(), Some("1"), "{}", rendered.render());
+        assert_eq!(count("CAS", 500).as_deref(), Some("1"));
+        assert_eq!(count("GET", 200).as_deref(), Some("1"));
+        assert_eq!(count("List", 200).as_deref(), Some("1"));
+        let before = count("WatchKey", 200);
+        assert_ne!(before.as_deref(), Some("1"), "a watch is observed when it ends");
+        drop(running);
+        assert_eq!(count("WatchKey", 200).as_deref(), Some("1"));
+    }
+}

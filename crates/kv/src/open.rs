@@ -70,3 +70,42 @@ impl Stores {
         Ok(Client::new(store, &meter.with("kv_name", kv_name.to_owned())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringkit_config::KvStoreConfig;
+
+    use super::*;
+    use crate::client::Decision;
+    use crate::value::Text;
+
+    fn config(store: KvStore, prefix: &str) -> KvStoreConfig {
+        KvStoreConfig { store, prefix: prefix.into(), ..KvStoreConfig::default() }
+    }
+
+    fn text(stores: &Stores, prefix: &str) -> Client<Text> {
+        stores.client(&config(KvStore::Inmemory, prefix), "test", &Meter::disabled(), &Clock::system()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn clones_share_the_in_memory_store_and_others_do_not() {
+        let stores = Stores::new();
+        let writer = text(&stores, "a/");
+        writer.cas("k", |_| Decision::Write(Text::new("hello"), ())).await.unwrap();
+        let read = async |client: Client<Text>| client.get("k").await.unwrap().is_some();
+        assert!(read(text(&stores.clone(), "a/")).await);
+        assert!(!read(text(&stores, "b/")).await, "another prefix is another key");
+        assert!(!read(text(&Stores::new(), "a/")).await);
+        assert_eq!(text(&stores, "").list("").await.unwrap(), ["a/k"]);
+    }
+
+    #[test]
+    fn a_backend_that_is_not_built_is_named_with_what_to_do() {
+        for store in [KvStore::Consul, KvStore::Etcd, KvStore::Memberlist, KvStore::Multi] {
+            let opened = Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
+            let error = opened.err().unwrap().to_string();
+            assert!(error.contains(&store.to_string()) && error.contains("inmemory"), "{error}");
+            assert!(error.contains("ingester-ring"), "{error}");
+        }
+    }
+}

@@ -54,3 +54,24 @@ impl Store for Prefixed {
         self.inner.synced()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::StringCodec;
+    use crate::inmemory::InMemory;
+
+    crate::conformance_tests!(Prefixed::new(Arc::new(InMemory::default()), "prefix/"));
+
+    #[tokio::test]
+    async fn the_backend_sees_the_prefix_and_the_caller_does_not() {
+        let backend = InMemory::default();
+        let store = Prefixed::new(Arc::new(backend.clone()), "collectors/");
+        for name in ["ring", "rulers"] {
+            let key = Key::new(name, &StringCodec);
+            store.apply(&key, Change::upsert("value", "x"), Precondition::None).await.unwrap();
+        }
+        assert_eq!(backend.list("").await.unwrap(), ["collectors/ring", "collectors/rulers"]);
+        assert_eq!(store.list("ri").await.unwrap(), ["ring"]);
+    }
+}
