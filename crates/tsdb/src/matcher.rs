@@ -259,9 +259,8 @@ mod tests {
 
     #[test]
     fn alternatives_of_literals_can_be_listed() {
-        let values = |matcher: &Matcher| {
-            matcher.values().map(|values| values.map(str::to_owned).collect::<Vec<_>>())
-        };
+        let values =
+            |matcher: &Matcher| matcher.values().map(|values| values.map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(values(&regex("b|a|b")), Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(values(&regex("a.b")), None);
         assert_eq!(values(&Matcher::try_new(Op::NotRegex, "job", "a|b").unwrap()), None);

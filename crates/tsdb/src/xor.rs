@@ -262,7 +262,8 @@ impl<'a> XorIter<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let mut bits = Reader::new(bytes);
         let header = bits.take(16);
-        let total = header.map_or(1, |count| u16::from_be_bytes([count.to_le_bytes()[1], count.to_le_bytes()[0]]));
+        let total =
+            header.map_or(1, |count| u16::from_be_bytes([count.to_le_bytes()[1], count.to_le_bytes()[0]]));
         Self { bits, total, state: State::default(), failed: false }
     }
 

@@ -48,8 +48,9 @@ impl<'a> Record<'a> {
             SERIES => parse_series(&mut payload),
             SAMPLES => parse_samples(&mut payload),
             TENANT_REMOVED => take_str(&mut payload).map(|tenant| Self::TenantRemoved { tenant }),
-            CHUNK => varint::take(&mut payload)
-                .map(|id| Self::Chunk { id, data: std::mem::take(&mut payload) }),
+            CHUNK => {
+                varint::take(&mut payload).map(|id| Self::Chunk { id, data: std::mem::take(&mut payload) })
+            }
             _ => return Err(Unreadable::Kind),
         };
         record.filter(|_| payload.is_empty()).ok_or(Unreadable::Payload)

@@ -17,10 +17,9 @@ impl Owned {
             Self::Series(id, tenant, labels) => {
                 put_series(out, *id, tenant, labels.iter().map(|(name, value)| (&name[..], &value[..])))
             }
-            Self::Samples(samples) => put_samples(
-                out,
-                samples.iter().map(|&(id, time, value)| (id, time, f64::from_bits(value))),
-            ),
+            Self::Samples(samples) => {
+                put_samples(out, samples.iter().map(|&(id, time, value)| (id, time, f64::from_bits(value))))
+            }
             Self::TenantRemoved(tenant) => put_tenant_removed(out, tenant),
             Self::Chunk(id, data) => put_chunk(out, *id, data),
         }
@@ -126,7 +125,11 @@ fn a_count_that_lies_under_a_right_checksum_is_corrupt() {
     ] {
         let mut bytes = Vec::new();
         put_frame(&mut bytes, kind, |out| out.extend_from_slice(payload)).unwrap();
-        assert_eq!(read(&bytes).1, Some(Error::Corrupt { offset: 0, reason: Damage::Payload }), "{payload:?}");
+        assert_eq!(
+            read(&bytes).1,
+            Some(Error::Corrupt { offset: 0, reason: Damage::Payload }),
+            "{payload:?}"
+        );
     }
 }
 

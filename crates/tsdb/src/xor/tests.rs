@@ -101,14 +101,17 @@ fn values_reuse_the_window_only_if_their_difference_fits_into_it() {
     let start = [0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let chunk = chunk(&[
         (0, value(0)),
-        (1, value(0xff00)),          // 48 leading zeros count as 31, 8 trailing: 25 significant bits
+        (1, value(0xff00)), // 48 leading zeros count as 31, 8 trailing: 25 significant bits
         (2, value(0xff00 ^ 0x0100)), // fits
         (3, value(0xff00 ^ 0x0101)), // bit 0 lies outside: a new window
     ]);
     let expected = bits(&start)
-        .push("11 11111 011001").number(0xff, 25)
-        .push("0 10").number(1, 25)
-        .push("0 11 11111 100001").number(1, 33)
+        .push("11 11111 011001")
+        .number(0xff, 25)
+        .push("0 10")
+        .number(1, 25)
+        .push("0 11 11111 100001")
+        .number(1, 33)
         .bytes();
     assert_eq!(chunk.bytes(), expected);
 }
@@ -116,9 +119,8 @@ fn values_reuse_the_window_only_if_their_difference_fits_into_it() {
 #[test]
 fn a_window_of_all_bits_is_written_as_length_zero() {
     let chunk = chunk(&[(0, f64::from_bits(0)), (0, f64::from_bits(u64::MAX >> 1 | 1 << 63))]);
-    let expected = bits(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-        .push("11 00000 000000").number(u64::MAX, 64)
-        .bytes();
+    let expected =
+        bits(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).push("11 00000 000000").number(u64::MAX, 64).bytes();
     assert_eq!(chunk.bytes(), expected);
     assert_eq!(read(chunk.bytes()).unwrap()[1].1, u64::MAX);
 }
