@@ -1,1 +1,25 @@
-//! Under construction.
+//! The process shell: the only crate that opens listeners. Roles hand it their routes, services and pages; it turns
+//! configuration into a running process and a running process into an exit code.
+
+mod app;
+mod args;
+mod error;
+mod grpc;
+mod http;
+mod measure;
+mod pages;
+mod process;
+mod ready;
+mod rings;
+mod run;
+mod serve;
+pub mod status;
+pub mod telemetry;
+pub mod tenant;
+
+pub use self::app::{App, AppBuilder, ExitReason, Running};
+pub use self::error::Error;
+pub use self::process::{Process, Role};
+pub use self::rings::IngesterRing;
+pub use self::run::main;
+pub use self::tenant::{Tenant, TenantError};

@@ -1,0 +1,132 @@
+//! What a person sees of a process: pages without outside assets, readable on a phone, light or dark as the reader
+//! prefers.
+
+mod config;
+mod index;
+pub(crate) mod ring;
+mod services;
+mod time;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use ringkit_config::Config;
+use ringkit_runtime::Meter;
+
+use crate::process::Link;
+use crate::ready::Ready;
+use crate::status::text;
+
+/// Sections of the index page, named as in Cortex.
+pub(crate) const ADMIN: &str = "Admin Endpoints:";
+
+/// The routes that every process has.
+pub(crate) fn routes(
+    config: &Arc<Config>,
+    ready: &Ready,
+    mut links: Vec<Link>,
+    recorder: PrometheusHandle,
+    meter: &Meter,
+) -> Router {
+    for (path, title) in [
+        ("/config", "Current Config (including the default values)"),
+        ("/config?mode=diff", "Current Config (show only values that differ from the defaults)"),
+        ("/services", "Service Status"),
+        ("/ready", "Readiness"),
+        ("/metrics", "Metrics"),
+    ] {
+        links.push(Link { section: ADMIN, path: path.to_owned(), title: title.to_owned() });
+    }
+    let mut router = Router::new()
+        .merge(index::routes(&config.server.http_path_prefix, &links))
+        .merge(services::routes(ready))
+        .merge(config::routes(Arc::clone(config)))
+        .route(
+            "/ready",
+            get({
+                let ready = ready.clone();
+                async move || match ready.check() {
+                    Ok(()) => text(StatusCode::OK, "ready"),
+                    Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons),
+                }
+            }),
+        );
+    if config.server.register_instrumentation {
+        let meter = meter.clone();
+        router = router.route("/metrics", get(async move || metrics_text(&recorder, &meter)));
+    }
+    router
+}
+
+fn metrics_text(recorder: &PrometheusHandle, meter: &Meter) -> Response {
+    const TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    recorder.run_upkeep();
+    let mut text = recorder.render();
+    text.push_str(&meter.render_collected());
+    ([(header::CONTENT_TYPE, TYPE)], text).into_response()
+}
+
+/// Whether the caller asks for JSON, by Cortex's rule: the header contains the words.
+pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    accepted.filter_map(|value| value.to_str().ok()).any(|value| value.contains("application/json"))
+}
+
+/// A whole page. `body` is HTML, the title is text.
+pub(crate) fn page(title: &str, body: &str) -> Response {
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    );
+    let title = Escaped(title);
+    let html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{title} · ringkit</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <h1>{title}</h1>\n{body}</main>\n</body>\n</html>\n"
+    );
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response()
+}
+
+/// Text that stands for itself in HTML, between tags and in quoted attributes.
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(['&', '<', '>', '"', '\'']) {
+            let (plain, special) = rest.split_at(at);
+            f.write_str(plain)?;
+            let mut letters = special.chars();
+            f.write_str(match letters.next() {
+                Some('&') => "&amp;",
+                Some('<') => "&lt;",
+                Some('>') => "&gt;",
+                Some('"') => "&quot;",
+                _ => "&#39;",
+            })?;
+            rest = letters.as_str();
+        }
+        f.write_str(rest)
+    }
+}
+
+const STYLE: &str = include_str!("pages/style.css");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn html_is_escaped() {
+        let hostile = "<script>alert('x')</script> & \"ü\"";
+        let safe = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;ü&quot;";
+        assert_eq!(Escaped(hostile).to_string(), safe);
+        assert_eq!(Escaped("").to_string(), "");
+    }
+}
