@@ -1,1 +1,3 @@
-//! Under construction.
+//! The ingester.
+mod head;
+mod wal;
