@@ -1,5 +1,6 @@
 //! [`Ring`]: the handle through which everybody looks at a ring.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -44,9 +45,10 @@ impl Ring {
     }
 
     /// A ring that stays as it is, for tests and tools. Instances count as heard at their timestamps.
-    pub fn fixed(desc: &Desc, options: RingOptions, clock: Clock) -> Self {
+    pub fn fixed(desc: impl Borrow<Desc>, options: RingOptions, clock: Clock) -> Self {
         let ring = Self::empty(options, clock, &Meter::disabled());
-        let snapshot = Snapshot::first_sight(desc, ring.shared.clock.now_secs(), &ring.shared.options);
+        let snapshot =
+            Snapshot::first_sight(desc.borrow(), ring.shared.clock.now_secs(), &ring.shared.options);
         ring.shared.publish(snapshot, true);
         ring
     }

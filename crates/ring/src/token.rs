@@ -142,8 +142,9 @@ pub fn shard_block(ulid: &[u8; 16]) -> u32 {
 }
 
 /// A tenant's shard size from a limit: below 1 a fraction of the `instances`, otherwise a number of them, rounded up.
-pub fn dynamic_shard_size(value: f64, instances: usize) -> usize {
+/// Nothing above 0 means that the tenant is not sharded.
+pub fn dynamic_shard_size(value: f64, instances: usize) -> i64 {
     // Casts from f64 saturate, and turn what is not a number into 0.
     let size = if value < 1.0 { instances as f64 * value } else { value };
-    size.ceil() as usize
+    size.ceil() as i64
 }

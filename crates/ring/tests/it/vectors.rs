@@ -1,0 +1,9 @@
+//! Outcomes recorded from Cortex, case by case.
+
+mod batch;
+mod codec;
+mod compare;
+mod get;
+mod hashes;
+mod merge;
+mod primitives;
