@@ -5,8 +5,12 @@
 
 use std::time::Duration;
 
+mod args;
 mod blocks;
+mod check;
+mod cortex;
 mod distributor;
+mod env;
 mod ingester;
 mod kv;
 mod lifecycler;
@@ -14,11 +18,15 @@ mod limits;
 mod load;
 mod memberlist;
 mod problems;
+mod reference;
 mod ring;
 mod schema;
 mod server;
 mod store_gateway;
+mod stores;
 mod units;
+mod validate;
+mod yaml;
 
 pub use blocks::{
     BlocksStorageConfig, BucketBackend, BucketIndexConfig, BucketStoreConfig, FilesystemConfig, S3Config, TsdbConfig,
@@ -37,9 +45,11 @@ pub use kv::{
 };
 pub use lifecycler::{LifecyclerConfig, TokensGeneratorStrategy};
 pub use limits::{IngestionRateStrategy, LimitsConfig};
-pub use load::{Loaded, load, parse_yaml};
+pub use args::Ask;
+pub use load::{Loaded, Origins, load, load_process, parse_yaml};
 pub use memberlist::MemberlistConfig;
-pub use problems::{LoadError, Warning};
+pub use problems::{LoadError, Origin, Problem, Warning};
+pub use reference::{flags_help, json_schema, reference_yaml};
 pub use ring::{BackendsConfig, RingConfig, RingDefaults};
 pub use server::{ApiConfig, ListenerTlsConfig, LogFormat, LogLevel, ServerConfig};
 pub use store_gateway::{QuerierConfig, StoreGatewayClientConfig, StoreGatewayConfig, StoreGatewayRingConfig};
@@ -107,37 +117,4 @@ pub enum RingName {
     Distributor,
     /// Key `store-gateway`: who serves which blocks.
     StoreGateway,
-}
-
-impl Config {
-    /// The effective store of a ring.
-    pub fn kv(&self, ring: RingName) -> KvStoreConfig {
-        match ring {
-            RingName::Ingester => self.ingester.lifecycler.ring.kvstore.clone(),
-            RingName::Distributor => self.distributor.ring.kvstore.clone(),
-            RingName::StoreGateway => self.store_gateway.sharding_ring.kvstore.clone(),
-        }
-    }
-    /// The whole configuration as YAML; secrets are masked.
-    pub fn to_yaml(&self) -> String {
-        todo!()
-    }
-    /// What differs from the defaults, as YAML; secrets are masked.
-    pub fn diff_yaml(&self) -> String {
-        todo!()
-    }
-    /// The defaults as YAML.
-    pub fn defaults_yaml() -> String {
-        Self::default().to_yaml()
-    }
-}
-
-/// Every key with default and documentation, as a YAML file.
-pub fn reference_yaml() -> String {
-    todo!()
-}
-
-/// The JSON Schema of a configuration file.
-pub fn json_schema() -> serde_json::Value {
-    todo!()
 }
