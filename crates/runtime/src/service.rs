@@ -140,11 +140,12 @@ impl ServiceHandle {
         self.0.shared.stop.cancel();
     }
 
-    /// Drops the service's work at its next await, without `stop`: `Failed`, unless it had ended before.
+    /// Drops the service's work at its next await. It is not asked to stop and sees no cancelled token before it is
+    /// dropped: `Failed`, unless it had ended before. One that was never started is `Terminated`.
     pub fn abort(&self) {
-        self.stop_async();
-        if let Some(task) = self.0.task.get() {
-            task.abort();
+        match self.0.task.get() {
+            Some(task) => task.abort(),
+            None => self.stop_async(),
         }
     }
 
@@ -225,9 +226,11 @@ impl Drop for Owner {
     }
 }
 
-async fn drive(shared: Arc<Shared>, mut service: Box<dyn Service>) {
+async fn drive(shared: Arc<Shared>, service: Box<dyn Service>) {
     // Dropped with the task: an aborted service must not look alive for ever.
     let guard = Aborted(Arc::clone(&shared));
+    // Declared after the guard, so that it is gone before anybody is told.
+    let mut service = service;
     let stop = shared.stop.clone();
     let started = tokio::select! {
         biased;

@@ -183,8 +183,9 @@ impl Shared {
 
     fn abort(&self) {
         self.close();
-        self.stop.cancel();
+        // In this order: nobody gets to act on a request to stop.
         self.kill.cancel();
+        self.stop.cancel();
     }
 
     async fn idle(&self) {
