@@ -4,12 +4,14 @@
 //! a new one.
 
 use std::collections::{BTreeSet, HashMap};
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use http::uri::Authority;
 use parking_lot::Mutex;
 use ringkit_runtime::{CancellationToken, Cause, Service};
 use tokio::time::MissedTickBehavior;
@@ -41,17 +43,14 @@ const MAX_HEADER_LIST_BYTES: u32 = 256 << 10;
 pub type PeerChannel = MapStatus<Snappy<Channel>>;
 
 /// Why a channel could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not `host:port`.
+    /// The address is not `host:port`: whoever put it into the ring is misconfigured.
     #[error("peer address `{address}` is not host:port")]
     Address {
         /// The address.
         address: String,
-        /// What the parser said.
-        #[source]
-        cause: tonic::transport::Error,
     },
 }
 
@@ -149,7 +148,7 @@ impl Pool {
 
     /// The addresses with a channel, sorted.
     pub fn addresses(&self) -> Vec<String> {
-        let mut addresses: Vec<_> = self.0.peers.load().keys().map(|address| address.to_string()).collect();
+        let mut addresses: Vec<_> = self.0.peers.load().keys().map(ToString::to_string).collect();
         addresses.sort_unstable();
         addresses
     }
@@ -234,8 +233,10 @@ pub fn peer(address: &str, options: &PoolOptions) -> Result<PeerChannel, Error> 
         Duration::ZERO => DEFAULT_CONNECT_TIMEOUT,
         timeout => timeout,
     };
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|cause| Error::Address { address: address.to_owned(), cause })?
+    let authority = Authority::from_str(address).ok().filter(|parsed| parsed.port_u16().is_some());
+    let endpoint = authority
+        .and_then(|_| Endpoint::from_shared(format!("http://{address}")).ok())
+        .ok_or_else(|| Error::Address { address: address.to_owned() })?
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_PERIOD)

@@ -46,7 +46,8 @@ pub fn http_status(code: u16, message: impl Into<String>) -> Status {
     let mut message = message.into();
     if message.len() > MAX_MESSAGE_BYTES {
         const MARK: &str = "…";
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES - MARK.len()));
+        let fits = (0..=MAX_MESSAGE_BYTES - MARK.len()).rev().find(|end| message.is_char_boundary(*end));
+        message.truncate(fits.unwrap_or(0));
         message.push_str(MARK);
     }
     let details = encode_details(code, &message);

@@ -382,3 +382,6 @@ impl<'a> Fields<'a> {
         Ok(*bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;
