@@ -332,3 +332,71 @@ impl Value for Desc {
         &self.entries
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn entry(state: State, tokens: &[u32]) -> InstanceDesc {
+        InstanceDesc {
+            addr: "a:1".into(),
+            timestamp: 100,
+            state,
+            tokens: tokens.into(),
+            ..InstanceDesc::default()
+        }
+    }
+
+    #[test]
+    fn states_are_written_and_read_by_name_or_number() {
+        for number in -1..8 {
+            let state = State::from_i32(number);
+            assert_eq!((state.as_i32(), state.to_string().parse()), (number, Ok(state)));
+        }
+        assert_eq!(State::ReadOnly.to_string(), "READONLY");
+        assert!("active".parse::<State>().is_err());
+    }
+
+    #[test]
+    fn a_ring_is_ready_when_everybody_is_heard_and_serves_and_somebody_has_tokens() {
+        let ready = |desc: &Desc, now| desc.check_ready(now, MINUTE).map_err(|reason| reason.to_string());
+        let mut desc: Desc =
+            [("a", entry(State::Active, &[])), ("b", entry(State::ReadOnly, &[]))].into_iter().collect();
+        assert_eq!(ready(&desc, 100), Err("no tokens in ring".into()));
+        desc.insert("a", entry(State::Active, &[1]));
+        assert_eq!(ready(&desc, 160), Ok(()));
+        assert_eq!(ready(&desc, 161), Err("instance a:1 past heartbeat timeout".into()));
+        assert_eq!(desc.check_ready(i64::MAX, Duration::ZERO), Ok(()));
+        desc.insert("b", entry(State::Leaving, &[]));
+        assert_eq!(ready(&desc, 100), Err("instance a:1 in state LEAVING".into()));
+        assert_eq!(ready(&Desc::new(), 100), Err("no tokens in ring".into()));
+    }
+
+    #[test]
+    fn claimed_tokens_change_hands_sorted_and_once() {
+        let mut desc: Desc = [("a", entry(State::Leaving, &[3, 1, 3])), ("b", entry(State::Joining, &[7]))]
+            .into_iter()
+            .collect();
+        assert_eq!(desc.claim_tokens("a", "b").as_slice(), [1, 3]);
+        let tokens = |desc: &Desc, id: &str| desc.get(id).unwrap().tokens.to_vec();
+        assert_eq!((tokens(&desc, "a"), tokens(&desc, "b")), (vec![], vec![1, 3]));
+        for (from, to) in [("b", "b"), ("b", "nobody"), ("nobody", "b")] {
+            assert!(desc.claim_tokens(from, to).is_empty());
+            assert_eq!(tokens(&desc, "b"), [1, 3], "{from} to {to}: nothing is lost");
+        }
+    }
+
+    #[test]
+    fn editing_a_clone_leaves_the_original_alone() {
+        let original: Desc =
+            [("a", entry(State::Active, &[1])), ("b", entry(State::Active, &[2]))].into_iter().collect();
+        let mut clone = original.clone();
+        clone.claim_tokens("a", "b");
+        clone.remove("a");
+        assert_eq!(original.all_tokens(), [1, 2]);
+    }
+}

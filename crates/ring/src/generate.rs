@@ -1,7 +1,5 @@
 //! New tokens for an instance.
 
-use std::collections::HashSet;
-
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -28,37 +26,40 @@ impl TokenGenerator {
     }
 
     /// As [`TokenGenerator::generate`], for tokens taken from elsewhere; `taken` is iterated once per round of drawing,
-    /// which is once as a rule.
+    /// which is once or twice as a rule.
     pub fn generate_avoiding<I: Iterator<Item = u32>>(
         &mut self,
         n: usize,
         taken: impl Fn() -> I,
     ) -> Vec<u32> {
-        /// On a circle that is half full this many rounds fail together once in 2⁶⁴ tokens.
+        /// On a circle that is half full, one token in 2⁶⁴ is still missing after so many rounds.
         const MAX_ROUNDS: usize = 64;
-        let mut chosen = HashSet::with_capacity(n);
+        let mut tokens = Vec::with_capacity(n);
         for _ in 0..MAX_ROUNDS {
-            // A bounded number of draws, in case more is asked for than the circle holds.
-            for _ in 0..2 * n {
-                if chosen.len() == n {
-                    break;
-                }
-                chosen.insert(self.random.random());
-            }
-            if chosen.is_empty() {
+            if tokens.len() == n {
                 break;
             }
-            // Looking the few new tokens up for each taken one is cheaper than collecting all taken ones.
-            let drawn = chosen.len();
-            for token in taken() {
-                chosen.remove(&token);
-            }
-            if chosen.len() == drawn && drawn == n {
-                break;
-            }
+            let missing = n - tokens.len();
+            tokens.extend(std::iter::repeat_with(|| self.random.random::<u32>()).take(missing));
+            tokens.sort_unstable();
+            tokens.dedup();
+            remove_taken(&mut tokens, taken());
         }
-        let mut tokens: Vec<_> = chosen.into_iter().collect();
-        tokens.sort_unstable();
         tokens
     }
+}
+
+/// Removes from the ascending `tokens` those that are taken.
+///
+/// The few new tokens are looked up for each taken one, which is cheaper than collecting all that are taken.
+fn remove_taken(tokens: &mut Vec<u32>, taken: impl Iterator<Item = u32>) {
+    // One bit per 65,536 positions: nearly all taken tokens are told apart from the new ones by that alone.
+    let mut near = [0u64; 1024];
+    tokens.iter().for_each(|token| near[(token >> 22) as usize] |= 1 << (token >> 16 & 63));
+    let mut lost: Vec<u32> = taken
+        .filter(|token| near[(token >> 22) as usize] >> (token >> 16 & 63) & 1 == 1)
+        .filter(|token| tokens.binary_search(token).is_ok())
+        .collect();
+    lost.sort_unstable();
+    tokens.retain(|token| lost.binary_search(token).is_err());
 }

@@ -41,6 +41,7 @@ pub use self::ownership::{Ownership, Share};
 pub use self::quorum::Family;
 pub use self::reader::RingService;
 pub use self::ring::Ring;
+pub use self::sets::Instances;
 pub use self::snapshot::{Instance, Snapshot};
 pub use self::strategy::Strategy;
 pub use self::token::search_token;

@@ -9,6 +9,9 @@ use crate::lookup::ReplicationSet;
 use crate::operation::Operation;
 use crate::snapshot::{Instance, Snapshot};
 
+/// Members in the byte order of their ids.
+pub type Instances = Vec<Arc<Instance>>;
+
 impl Snapshot {
     /// All instances that can serve `op` at `now` (Unix seconds), in the byte order of ids; no quorum is asked for.
     ///
@@ -24,11 +27,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// [`Error::EmptyRing`] without instances.
-    pub fn split_by_health(
-        &self,
-        op: Operation,
-        now: i64,
-    ) -> Result<(Vec<Arc<Instance>>, Vec<Arc<Instance>>), Error> {
+    pub fn split_by_health(&self, op: Operation, now: i64) -> Result<(Instances, Instances), Error> {
         if self.members.is_empty() {
             return Err(Error::EmptyRing);
         }

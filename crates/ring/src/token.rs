@@ -39,7 +39,7 @@ impl Fnv1 {
     /// The hash of what came before followed by `bytes`.
     #[must_use]
     #[inline]
-    pub fn add(self, bytes: impl AsRef<[u8]>) -> Self {
+    pub fn with(self, bytes: impl AsRef<[u8]>) -> Self {
         Self(bytes.as_ref().iter().fold(self.0, |hash, &byte| hash.wrapping_mul(PRIME) ^ u32::from(byte)))
     }
 
@@ -59,7 +59,7 @@ impl Fnv1a {
     /// The hash of what came before followed by `bytes`.
     #[must_use]
     #[inline]
-    pub fn add(self, bytes: impl AsRef<[u8]>) -> Self {
+    pub fn with(self, bytes: impl AsRef<[u8]>) -> Self {
         Self(bytes.as_ref().iter().fold(self.0, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME)))
     }
 
@@ -85,13 +85,13 @@ impl Default for Fnv1a {
 /// FNV-1 of `bytes`.
 #[inline]
 pub fn fnv1(bytes: impl AsRef<[u8]>) -> u32 {
-    Fnv1::new().add(bytes).finish()
+    Fnv1::new().with(bytes).finish()
 }
 
 /// FNV-1a of `bytes`.
 #[inline]
 pub fn fnv1a(bytes: impl AsRef<[u8]>) -> u32 {
-    Fnv1a::new().add(bytes).finish()
+    Fnv1a::new().with(bytes).finish()
 }
 
 /// Where a series lies when all its labels count: tenant, then name and value of each label in the given order.
@@ -105,15 +105,15 @@ where
     V: AsRef<[u8]>,
 {
     let with_label = |hash: Fnv1, (name, value): (N, V)| {
-        if value.as_ref().is_empty() { hash } else { hash.add(name).add(value) }
+        if value.as_ref().is_empty() { hash } else { hash.with(name).with(value) }
     };
-    labels.into_iter().fold(Fnv1::new().add(tenant), with_label).finish()
+    labels.into_iter().fold(Fnv1::new().with(tenant), with_label).finish()
 }
 
 /// Where a series lies when only its metric name counts.
 #[inline]
 pub fn shard_by_metric_name(tenant: impl AsRef<[u8]>, metric_name: impl AsRef<[u8]>) -> u32 {
-    Fnv1::new().add(tenant).add(metric_name).finish()
+    Fnv1::new().with(tenant).with(metric_name).finish()
 }
 
 /// Where metric metadata lies: by tenant and family when series lie by all labels, else by tenant alone.
@@ -128,12 +128,12 @@ pub fn shard_by_user(tenant: &str) -> u32 {
 
 /// Where a rule group lies.
 pub fn shard_rule_group(tenant: &str, namespace: &str, group: &str) -> u32 {
-    Fnv1a::new().add(tenant).add("/").add(namespace).add("/").add(group).finish()
+    Fnv1a::new().with(tenant).with("/").with(namespace).with("/").with(group).finish()
 }
 
 /// Where a compaction of the range `start_ms..end_ms` (Unix milliseconds) lies.
 pub fn shard_compaction_group(tenant: &str, start_ms: i64, end_ms: i64) -> u32 {
-    Fnv1a::new().add(tenant).add(start_ms.to_string()).add(end_ms.to_string()).finish()
+    Fnv1a::new().with(tenant).with(start_ms.to_string()).with(end_ms.to_string()).finish()
 }
 
 /// Where a block lies for store-gateways: by the 16 bytes of its ULID, not by its text.

@@ -26,14 +26,14 @@ pub(crate) fn decode_entry(
         let (number, wire_type) = reader.tag()?;
         match (number, wire_type) {
             (1, WireType::Len) => {
-                entry.addr = shared(reader.len_delimited()?, "addr", previous.map(|p| &p.addr))?
+                entry.addr = shared(reader.len_delimited()?, "addr", previous.map(|p| &p.addr))?;
             }
             (2, WireType::Varint) => entry.timestamp = reader.varint()?.cast_signed(),
             (3, WireType::Varint) => entry.state = State::from_i32(reader.varint()? as i32),
             (6, WireType::Len) => tokens.add_packed(reader.len_delimited()?)?,
             (6, WireType::Varint) => tokens.add(reader.varint()? as u32)?,
             (7, WireType::Len) => {
-                entry.zone = shared(reader.len_delimited()?, "zone", previous.map(|p| &p.zone))?
+                entry.zone = shared(reader.len_delimited()?, "zone", previous.map(|p| &p.zone))?;
             }
             (8, WireType::Varint) => entry.registered_timestamp = reader.varint()?.cast_signed(),
             (9, WireType::Len) => {

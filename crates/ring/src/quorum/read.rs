@@ -184,3 +184,45 @@ impl ReadTracker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zones(names: &str) -> Vec<SmolStr> {
+        names.split(' ').map(SmolStr::new).collect()
+    }
+
+    #[test]
+    fn nothing_is_asked_of_no_instances() {
+        let tracker = CountTracker::new(0, 0);
+        assert!(tracker.succeeded() && tracker.finished() && !tracker.failed());
+    }
+
+    #[test]
+    fn a_zone_fails_with_one_instance_and_succeeds_with_all() {
+        let zones = zones("a a b b c c");
+        let mut tracker = ZoneTracker::new(&zones, 1);
+        tracker.record(0, false);
+        tracker.record(2, true);
+        tracker.record(3, true);
+        tracker.record(4, true);
+        assert!(!tracker.succeeded(), "c has not replied in full");
+        assert!(tracker.zone_finished(2) && !tracker.zone_finished(4) && !tracker.zone_finished(9));
+        tracker.record(5, true);
+        assert!(tracker.succeeded() && !tracker.failed() && !tracker.finished());
+        tracker.record(1, false);
+        assert!(tracker.finished() && !tracker.failed(), "two failures in one zone are one failed zone");
+    }
+
+    #[test]
+    fn failures_in_more_zones_than_tolerated_fail_completely_once_half_the_instances_failed() {
+        let zones = zones("a a b b c c");
+        let mut tracker = ZoneTracker::new(&zones, 1);
+        tracker.record(0, false);
+        tracker.record(2, false);
+        assert!(tracker.failed() && !tracker.failed_completely());
+        tracker.record(3, false);
+        assert!(tracker.failed_completely());
+    }
+}

@@ -1,5 +1,11 @@
 //! The ring seen from outside: golden vectors made by Cortex, laws, batches, and readers on a store.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests; helpers of an integration test are not seen as such"
+)]
+
 mod batches;
 mod laws;
 mod readers;

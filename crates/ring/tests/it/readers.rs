@@ -1,9 +1,10 @@
 //! Readers on a store: how snapshots follow it, whose word counts for a heartbeat, and what is measured.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringkit_kv::{Client, InMemory};
+use ringkit_kv::{self as kv, Client, InMemory};
 use ringkit_ring::{Desc, InstanceDesc, Operation, Ring, RingOptions, RingService, State};
 use ringkit_runtime::{CancellationToken, Clock, ManualClock, Meter, Service as _, ServiceHandle};
 use tokio::sync::watch;
@@ -238,4 +239,66 @@ async fn metrics_without_details_name_no_members() {
     let options = RingOptions { detailed_metrics: false, ..RingOptions::default() };
     let (_client, _ring, _service, _clock, meter) = parts(options);
     assert!(!meter.render_collected().contains("member="));
+}
+
+/// A store that cannot be watched at first.
+struct Down {
+    inner: InMemory,
+    failures: std::sync::atomic::AtomicU32,
+    error: fn() -> kv::Error,
+}
+
+#[async_trait::async_trait]
+impl kv::Store for Down {
+    fn backend(&self) -> &'static str {
+        "down"
+    }
+    async fn get(&self, key: &kv::Key) -> Result<Option<kv::Stored>, kv::Error> {
+        self.inner.get(key).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, kv::Error> {
+        self.inner.list(prefix).await
+    }
+    async fn delete(&self, key: &kv::Key) -> Result<(), kv::Error> {
+        self.inner.delete(key).await
+    }
+    async fn apply(
+        &self,
+        key: &kv::Key,
+        change: kv::Change,
+        when: kv::Precondition,
+    ) -> Result<kv::Applied, kv::Error> {
+        self.inner.apply(key, change, when).await
+    }
+    async fn watch(&self, key: &kv::Key) -> Result<kv::Subscription, kv::Error> {
+        let one_less =
+            self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match one_less {
+            Ok(_) => Err((self.error)()),
+            Err(_) => self.inner.watch(key).await,
+        }
+    }
+    fn synced(&self) -> watch::Receiver<bool> {
+        self.inner.synced()
+    }
+}
+
+async fn start_on(failures: u32, error: fn() -> kv::Error) -> Result<(), ringkit_runtime::Cause> {
+    let store = Down { inner: InMemory::default(), failures: failures.into(), error };
+    let client = Client::new(Arc::new(store), &Meter::disabled());
+    let (_ring, mut service) =
+        Ring::new(RingOptions::default(), client, Clock::manual(0).0, &Meter::disabled());
+    service.start(&CancellationToken::new()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_delays_the_start_and_does_not_fail_it() {
+    let down = || kv::Error::Unavailable { backend: "down", cause: "connection refused".into() };
+    start_on(20, down).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_will_never_answer_fails_the_start() {
+    let error = start_on(1, || kv::Error::Closed).await.unwrap_err();
+    assert_eq!(error.to_string(), "the key-value store was closed");
 }
