@@ -1,1 +1,34 @@
-//! Under construction.
+//! The distributor: takes Prometheus remote write in, sends each series to its replicas, and reads them back.
+//!
+//! *A write*: HTTP ([`routes`], [`push`], [`body`]) → series checked and repaired ([`prepare`], [`validate`]) → limits
+//! ([`limits`], [`tenants`]) → replicas and their quorum ([`replicate`]). *A read*: a question ([`remote_read`],
+//! [`api`], [`selector`], [`stats`]) → fan-out and quorum ([`query`], [`read_quorum`]) → one answer ([`merge`]).
+//! [`clients`] calls ingesters; [`service`] puts it all into a process.
+
+mod api;
+mod body;
+mod clients;
+mod distributor;
+mod error;
+mod limits;
+mod merge;
+mod metrics;
+mod prepare;
+mod push;
+mod query;
+mod read_quorum;
+mod remote_read;
+mod replicate;
+mod routes;
+mod selector;
+#[cfg(any())]
+mod service;
+mod stats;
+mod tenants;
+mod text;
+mod validate;
+
+pub use self::error::Refusal;
+#[cfg(any())]
+pub use self::service::ROLE;
+pub use self::validate::Reason;
