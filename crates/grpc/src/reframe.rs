@@ -39,12 +39,13 @@ pin_project! {
         inner: B,
         messages: Messages,
         direction: Direction,
+        failed: bool,
     }
 }
 
 impl<B> Reframed<B> {
     pub(crate) fn new(inner: B, direction: Direction) -> Self {
-        Self { inner, messages: Messages::default(), direction }
+        Self { inner, messages: Messages::default(), direction, failed: false }
     }
 }
 
@@ -57,33 +58,17 @@ where
     type Error = Status;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut this = self.project();
-        loop {
-            if let Some(message) = this.messages.next(*this.direction)? {
-                return Poll::Ready(Some(Ok(Frame::data(rewrite(message, *this.direction)?))));
-            }
-            let frame = match ready!(this.inner.as_mut().poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        this.messages.push(data);
-                        continue;
-                    }
-                    Err(trailers) => Some(Ok(trailers)),
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
-                None => None,
-            };
-            // An error in the trailers says more about a message cut short than we could.
-            if frame.is_none() && !this.messages.is_empty() {
-                this.messages.clear();
-                return Poll::Ready(Some(Err(Status::internal("stream ends inside a message"))));
-            }
-            return Poll::Ready(frame);
+        let this = self.project();
+        if *this.failed {
+            return Poll::Ready(None);
         }
+        let frame = ready!(this.messages.poll(this.inner, *this.direction, cx));
+        *this.failed = matches!(frame, Some(Err(_)));
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.messages.is_empty() && self.inner.is_end_stream()
+        self.failed || self.messages.is_empty() && self.inner.is_end_stream()
     }
 }
 
@@ -113,9 +98,32 @@ impl Messages {
         self.begun.is_empty() && self.piece.is_empty()
     }
 
-    fn clear(&mut self) {
-        self.begun.clear();
-        self.piece.clear();
+    /// The next message of `body`, rewritten, or its trailers.
+    fn poll<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        direction: Direction,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        loop {
+            if let Some(message) = self.next(direction)? {
+                return Poll::Ready(Some(rewrite(message, direction).map(Frame::data)));
+            }
+            match ready!(body.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.push(data),
+                    // An error in the trailers says more about a message cut short than we could.
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+                None if self.is_empty() => return Poll::Ready(None),
+                None => return Poll::Ready(Some(Err(Status::internal("stream ends inside a message")))),
+            }
+        }
     }
 
     fn next(&mut self, direction: Direction) -> Result<Option<Message>, Status> {

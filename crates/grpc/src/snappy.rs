@@ -103,7 +103,10 @@ where
             },
             Side::Client(compression) => {
                 accept(headers);
-                let direction = (compression == Compression::SnappyBlock).then(|| {
+                // One that has an encoding already was compressed by tonic.
+                let compress =
+                    compression == Compression::SnappyBlock && !headers.contains_key(GRPC_ENCODING);
+                let direction = compress.then(|| {
                     headers.insert(GRPC_ENCODING, SNAPPY_BLOCK);
                     headers.remove(header::CONTENT_LENGTH);
                     Direction::Compress

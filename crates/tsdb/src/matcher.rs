@@ -258,6 +258,15 @@ mod tests {
     }
 
     #[test]
+    fn braces_are_literals_unless_they_hold_a_count() {
+        assert!(regex("/api/{id}/.*").matches("/api/{id}/x"));
+        assert!(regex("a{2}b{1,}c{0,2}").matches("aabcc"));
+        assert!(regex("a{,2}.?").matches("a{,2}"));
+        assert!(regex(r"\p{Greek}\x{3b2}+").matches("αβ"));
+        assert!(regex(r"\<.\>").matches("<a>"));
+    }
+
+    #[test]
     fn alternatives_of_literals_can_be_listed() {
         let values =
             |matcher: &Matcher| matcher.values().map(|values| values.map(str::to_owned).collect::<Vec<_>>());

@@ -13,7 +13,8 @@ pub(super) fn literals(expression: &str) -> Option<Vec<String>> {
 }
 
 /// Rewrites the constructs that mean something else here than in Go:
-/// classes such as `\d` are ASCII there, `[` `&` `-` `~` inside brackets are literals, `\Q…\E` quotes.
+/// classes such as `\d` are ASCII there, `[` `&` `-` `~` inside brackets are literals, and so are braces that hold no
+/// count; `\<` and `\>` are no word boundaries, `\Q…\E` quotes.
 pub(super) fn translate(expression: &str) -> String {
     let mut out = String::with_capacity(expression.len());
     let mut rest = expression;
@@ -30,6 +31,10 @@ pub(super) fn translate(expression: &str) -> String {
             ']' if in_brackets => {
                 in_brackets = false;
                 out.push(']');
+                tail
+            }
+            '{' if !in_brackets && !begins_count(tail) => {
+                out.push_str(r"\{");
                 tail
             }
             // Doubled, they are set operations here.
@@ -75,12 +80,29 @@ fn escape<'a>(tail: &'a str, out: &mut String, in_brackets: bool) -> &'a str {
             out.push_str(&regex::escape(quoted));
             return rest;
         }
+        '<' | '>' => out.push(c),
+        // A name or a code point in braces.
+        'p' | 'P' | 'x' if rest.starts_with('{') => {
+            let (braced, rest) = rest.split_at(rest.find('}').map_or(rest.len(), |end| end + 1));
+            out.push('\\');
+            out.push(c);
+            out.push_str(braced);
+            return rest;
+        }
         _ => {
             out.push('\\');
             out.push(c);
         }
     }
     rest
+}
+
+/// Whether a `{` with `tail` behind it is a count: `{2}`, `{2,}` or `{2,3}`.
+fn begins_count(tail: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((count, _)) = tail.split_once('}') else { return false };
+    let (min, max) = count.split_once(',').unwrap_or((count, ""));
+    !min.is_empty() && digits(min) && digits(max)
 }
 
 /// Behind the `[` that opens a class: a `]` at once is a literal.

@@ -166,6 +166,28 @@ fn a_header_without_samples_behind_it_is_truncated() {
     assert!(iter(&[0xff, 0xff, 0]).size_hint().1.unwrap() < 10);
 }
 
+#[test]
+fn chunks_are_those_of_prometheus_byte_by_byte() {
+    let vectors = include_str!("../../tests/vectors/xor_chunks.txt");
+    let chunks: Vec<_> = vectors.split("chunk ").skip(1).collect();
+    assert_eq!(chunks.len(), 4);
+    for vector in chunks {
+        let mut lines = vector.lines();
+        let hex = lines.next().unwrap();
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        let samples: Vec<(i64, u64)> = lines
+            .map(|line| {
+                let (time, value) = line.split_once(' ').unwrap();
+                (time.parse().unwrap(), u64::from_str_radix(value, 16).unwrap())
+            })
+            .collect();
+        assert_eq!(read(&bytes).as_ref(), Ok(&samples));
+        let values: Vec<_> = samples.iter().map(|&(time, value)| (time, f64::from_bits(value))).collect();
+        assert_eq!(chunk(&values).bytes(), bytes);
+    }
+}
+
 /// Regular and irregular times, extreme ones, and values near each other and far apart.
 fn samples() -> impl Strategy<Value = Vec<(i64, u64)>> {
     let time = prop_oneof![
