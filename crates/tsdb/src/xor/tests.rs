@@ -169,7 +169,7 @@ fn a_header_without_samples_behind_it_is_truncated() {
 #[test]
 fn chunks_are_those_of_prometheus_byte_by_byte() {
     let vectors = include_str!("../../tests/vectors/xor_chunks.txt");
-    let chunks: Vec<_> = vectors.split("chunk ").skip(1).collect();
+    let chunks: Vec<_> = vectors.split("\nchunk ").skip(1).collect();
     assert_eq!(chunks.len(), 4);
     for vector in chunks {
         let mut lines = vector.lines();
