@@ -160,7 +160,8 @@ impl AppBuilder {
         let group = modules(&self.roles, shell)?.init(&targets, &mut process)?;
         let ready = Ready::new(&group, std::mem::take(&mut process.checks));
         let stop_deadlines = std::mem::take(&mut process.stop_deadlines);
-        let grpc_router = grpc::router(std::mem::take(&mut process.grpc), ready.clone(), &meter);
+        let grpc_router =
+            grpc::router(std::mem::take(&mut process.grpc), ready.clone(), &config.server, &meter);
         let mut routers = std::mem::take(&mut process.routers);
         let links = std::mem::take(&mut process.links);
         routers.push(pages::routes(&config, &ready, links, rendered, &meter));

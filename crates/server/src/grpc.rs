@@ -10,23 +10,30 @@ use futures::future::BoxFuture;
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use ringkit_config::ServerConfig;
+use ringkit_grpc::{HttpCodeLayer, SnappyLayer};
 use ringkit_runtime::{CancellationToken, Meter};
 use tonic::service::RoutesBuilder;
 use tonic::{Code, Status};
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceBuilder};
 
 use crate::measure::MeasureGrpc;
 use crate::ready::Ready;
 use crate::serve::{Protocol, Streams};
 
-/// Puts the services together with the health service, measured and held to the callers' deadlines.
-pub(crate) fn router(mut services: RoutesBuilder, ready: Ready, meter: &Meter) -> Router {
-    services.add_service(HealthServer::new(HealthService(ready)));
-    let router = services.routes().prepare().into_axum_router();
-    router.layer(DeadlineLayer).layer(MeasureGrpc::new(meter))
+/// Puts the services together with the health service, measured, held to the callers' deadlines, and fit for Go peers.
+pub(crate) fn router(
+    mut services: RoutesBuilder,
+    ready: Ready,
+    config: &ServerConfig,
+    meter: &Meter,
+) -> Router {
+    services.add_service(ringkit_grpc::health_server(move || ready.is_serving()));
+    let layers = ServiceBuilder::new()
+        .layer(MeasureGrpc::new(meter))
+        .layer(DeadlineLayer)
+        .layer(HttpCodeLayer)
+        .layer(SnappyLayer::server(config.grpc_server_max_recv_msg_size));
+    services.routes().prepare().into_axum_router().layer(layers)
 }
 
 /// HTTP/2 as the configuration wants it.
@@ -46,29 +53,6 @@ pub(crate) fn protocol(config: &ServerConfig) -> Protocol {
     Protocol::Http2 { builder, streams }
 }
 
-/// `grpc.health.v1`: one answer for the whole process. Watching is unimplemented, as in Cortex.
-struct HealthService(Ready);
-
-#[tonic::async_trait]
-impl Health for HealthService {
-    async fn check(
-        &self,
-        _: tonic::Request<HealthCheckRequest>,
-    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
-        let status = if self.0.is_serving() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        Ok(tonic::Response::new(HealthCheckResponse { status: status.into() }))
-    }
-
-    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
-
-    async fn watch(
-        &self,
-        _: tonic::Request<HealthCheckRequest>,
-    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("health is only answered by Check"))
-    }
-}
-
 /// Drops a call's handler when the caller's `grpc-timeout` has passed.
 #[derive(Clone)]
 struct DeadlineLayer;
@@ -86,7 +70,7 @@ struct Deadline<S>(S);
 
 impl<S> Service<Request<Body>> for Deadline<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    S: Service<Request<Body>, Response = Response<tonic::body::Body>, Future: Send + 'static>,
 {
     type Response = S::Response;
     type Error = S::Error;

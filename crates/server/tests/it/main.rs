@@ -1,0 +1,6 @@
+//! Whole processes on real ports, with a toy for a role.
+
+mod grpc;
+mod life;
+mod pages;
+mod toy;

@@ -1,0 +1,166 @@
+//! A role that does as it is told, and what tests ask of a process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::{get, post};
+use ringkit_config::Config;
+use ringkit_kv::Stores;
+use ringkit_runtime::{CancellationToken, Cause, Service};
+use ringkit_server::{App, AppBuilder, IngesterRing, Process, Role, Running};
+use tokio::sync::Notify;
+
+/// The strings with which a toy is steered; a role's constructor has no other way in than the configuration.
+pub const FAIL_START: &str = "fail-start";
+pub const FAIL_RUN: &str = "fail-run";
+pub const FAIL_INIT: &str = "fail-init";
+pub const SLOW_STOP: &str = "slow-stop";
+pub const SLOW_START: &str = "slow-start";
+
+pub const TOY: Role = Role { name: "toy", visible: true, dependencies: &["ring"], init };
+
+/// What the toy shares with its test.
+#[derive(Clone, Default)]
+pub struct Strings(pub Arc<Inner>);
+
+#[derive(Default)]
+pub struct Inner {
+    pub ready: AtomicBool,
+    pub go: Notify,
+}
+
+struct Toy {
+    how: String,
+    strings: Strings,
+}
+
+fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
+    let how = process.config.http_prefix.clone();
+    if how == FAIL_INIT {
+        return Err("the toy does not fit in the box".into());
+    }
+    assert!(process.get::<IngesterRing>().is_some(), "a dependency is built first");
+    let strings = Strings::default();
+    process.provide(strings.clone());
+    let requests = process.meter.counter("toy_requests_total", metrics::Unit::Count, "Requests to the toy");
+    let unready = strings.clone();
+    process.ready_check("toy", move || {
+        if unready.0.ready.load(Ordering::Acquire) { Ok(()) } else { Err("it is asleep".into()) }
+    });
+    let (wake, waiting) = (strings.clone(), strings.clone());
+    process.http(
+        Router::new()
+            .route(
+                "/toy/{id}",
+                get(async move || {
+                    requests.increment(1);
+                    "toy"
+                }),
+            )
+            .route("/toy/wake", post(async move || wake.0.ready.store(true, Ordering::Release)))
+            .route("/toy/wait", get(async move || waiting.0.go.notified().await))
+            .route(
+                "/toy/go",
+                post({
+                    let strings = strings.clone();
+                    async move || strings.0.go.notify_waiters()
+                }),
+            )
+            .route("/toy/echo", post(async |body: String| body))
+            .route("/toy/panic", get(async || -> &'static str { panic!("the toy broke") })),
+    );
+    process.link("Dangerous:", "/toy/<1>", "Play & \"break\"");
+    process.stop_deadline("toy", Duration::from_millis(200));
+    Ok(Some(Box::new(Toy { how, strings })))
+}
+
+#[async_trait]
+impl Service for Toy {
+    async fn start(&mut self, _: &CancellationToken) -> Result<(), Cause> {
+        match self.how.as_str() {
+            FAIL_START => Err("the toy has no battery".into()),
+            SLOW_START => {
+                self.strings.0.go.notified().await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), Cause> {
+        if self.how == FAIL_RUN {
+            return Err("the toy ran against a wall".into());
+        }
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    async fn stop(&mut self, _: Option<&Cause>) -> Result<(), Cause> {
+        if self.how == SLOW_STOP {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+pub fn config(how: &str) -> Config {
+    let mut config = Config::default();
+    config.http_prefix = how.to_owned();
+    config.target = vec!["toy".into()];
+    let server = &mut config.server;
+    server.http_listen_address = "127.0.0.1".into();
+    server.grpc_listen_address = "127.0.0.1".into();
+    (server.http_listen_port, server.grpc_listen_port) = (0, 0);
+    server.graceful_shutdown_timeout = Duration::from_secs(5);
+    config.ingester.lifecycler.ring.kvstore.store = ringkit_config::KvStore::Inmemory;
+    config
+}
+
+pub fn app(config: Config) -> AppBuilder {
+    App::builder(config).roles(&[TOY]).stores(Stores::new())
+}
+
+pub async fn start(how: &str) -> Running {
+    app(config(how)).start().await.unwrap()
+}
+
+/// Starts a toy and wakes it.
+pub async fn start_ready(how: &str) -> Running {
+    let running = start(how).await;
+    post_to(&running, "/toy/wake").await;
+    running.ready().await.unwrap();
+    running
+}
+
+pub fn url(running: &Running, path: &str) -> String {
+    format!("http://{}{path}", running.http_addr)
+}
+
+/// Status and text of an answer.
+pub async fn get_from(running: &Running, path: &str) -> (u16, String) {
+    get_as(running, path, "*/*").await
+}
+
+pub async fn get_as(running: &Running, path: &str, accept: &str) -> (u16, String) {
+    let request = reqwest::Client::new().get(url(running, path)).header("accept", accept);
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+pub async fn post_to(running: &Running, path: &str) -> u16 {
+    reqwest::Client::new().post(url(running, path)).send().await.unwrap().status().as_u16()
+}
+
+/// Asks again until it holds; fails after ten seconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let asked = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let result = tokio::time::timeout(Duration::from_secs(10), asked).await;
+    assert!(result.is_ok(), "never came true: {what}");
+}
