@@ -1,0 +1,369 @@
+//! [`Lifecycler`]: the machine's shell, a service. Does what the machine says on a real store, clock and disk.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use ringkit_kv::{Client, Update, Watch};
+use ringkit_ring::{Desc, InstanceDesc};
+use ringkit_runtime::{Backoff, CancellationToken, Cause, Clock, Meter, Service};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::error::Error;
+use crate::handle::{ChangeState, Handle, MAX_QUEUED_CHANGES, Shared, Status};
+use crate::machine::{Action, Event, Machine, Now};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::tokens_file::{self, TokensFile};
+
+/// One call to the store, and one write with all its attempts. The service handles nothing else while a write is under
+/// way, so this also bounds how long a hanging store delays the shutdown.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const MIN_WATCH_RETRY: Duration = Duration::from_millis(100);
+const MAX_WATCH_RETRY: Duration = Duration::from_secs(5);
+
+/// An instance's life as described by `options`, on the ring that `client` reaches: the service, and a handle to it.
+///
+/// `seed` makes tokens and jitter reproducible; without it the operating system seeds.
+pub fn new(
+    options: Options,
+    client: Client<Desc>,
+    clock: Clock,
+    meter: &Meter,
+    seed: Option<u64>,
+) -> (Lifecycler, Handle) {
+    let metrics = Metrics::register(meter, &options);
+    metrics.tokens_to_own.set(options.num_tokens as f64);
+    let client = client.with_deadlines(CALL_TIMEOUT, WRITE_TIMEOUT);
+    let shared = Arc::new(Shared::new(options, clock, metrics));
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHANGES);
+    let follower = Follower::new(client.clone(), shared.options.key.clone());
+    let lifecycler = Lifecycler {
+        machine: Machine::new(shared.options.clone(), None, 0),
+        seed: seed.unwrap_or_else(rand::random),
+        synced: Some(client.synced()),
+        client,
+        follower,
+        changes: receiver,
+        unanswered: Vec::new(),
+        version: 0,
+        shared: Arc::clone(&shared),
+    };
+    (lifecycler, Handle { shared, changes: sender })
+}
+
+/// An instance's life in a ring, as a service.
+///
+/// Starting needs no store: while the store is down the service runs, tries again, and says so in its readiness.
+/// Stopping announces the departure, stays for the final sleep and unregisters, all within the stopping phase.
+/// A service that is dropped without being stopped says nothing to the ring, like a crash.
+pub struct Lifecycler {
+    shared: Arc<Shared>,
+    client: Client<Desc>,
+    machine: Machine,
+    seed: u64,
+    synced: Option<watch::Receiver<bool>>,
+    follower: Follower,
+    changes: mpsc::Receiver<ChangeState>,
+    /// Changes of state that the ring does not know yet.
+    unanswered: Vec<ChangeState>,
+    /// The version of the ring after the own last write: older looks at the ring are out of date.
+    version: u64,
+}
+
+#[async_trait]
+impl Service for Lifecycler {
+    async fn start(&mut self, _stop: &CancellationToken) -> Result<(), Cause> {
+        let file = load_tokens(&self.shared.options).await;
+        self.machine = Machine::new(self.shared.options.clone(), file, self.seed);
+        Ok(())
+    }
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), Cause> {
+        self.live(stop.cancelled()).await;
+        Ok(())
+    }
+
+    async fn stop(&mut self, failure: Option<&Cause>) -> Result<(), Cause> {
+        if failure.is_none() {
+            self.handle(Event::Stop);
+            self.live(pending()).await;
+        }
+        self.changes.close();
+        self.unanswered.clear();
+        Ok(())
+    }
+}
+
+impl Lifecycler {
+    /// Does what the machine says until it is finished, or `until` is.
+    async fn live(&mut self, until: impl Future<Output = ()>) {
+        tokio::pin!(until);
+        loop {
+            // To completion, outside `select!`: a write dropped half-way could land after the removal.
+            if self.perform_actions().await.is_finished() {
+                return;
+            }
+            let timeout = self.machine.poll_timeout().map(|at| self.shared.instant(at));
+            tokio::select! {
+                () = &mut until => return,
+                () = sleep_until_some(timeout) => self.handle(Event::Timeout),
+                () = self.shared.join.notified() => self.handle(Event::Join),
+                () = becomes_true(&mut self.synced) => self.handle(Event::Synced),
+                seen = self.follower.next() => self.see(seen),
+                Some(change) = self.changes.recv() => self.change_state(change),
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { elapsed: self.shared.elapsed(), unix_secs: self.shared.clock.now_secs() }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.machine.set_unregister(self.shared.unregister.load(Ordering::Relaxed));
+        let before = self.machine.state();
+        self.machine.handle_event(self.now(), event);
+        self.report(before);
+    }
+
+    fn change_state(&mut self, change: ChangeState) {
+        let before = self.machine.state();
+        match self.machine.change_state(self.now(), change.to) {
+            Ok(()) => self.unanswered.push(change),
+            Err(error) => drop(change.reply.send(Err(error))),
+        }
+        self.report(before);
+    }
+
+    fn report(&self, before: ringkit_ring::State) {
+        let after = self.machine.state();
+        if before != after {
+            let options = &self.shared.options;
+            info!(ring = options.name, instance = options.id, from = %before, to = %after, "instance changed state");
+        }
+    }
+
+    fn see(&mut self, seen: Result<Update<Desc>, ringkit_kv::Error>) {
+        match seen {
+            Ok(update) if update.value.is_some() && update.version < self.version => (),
+            Ok(update) => {
+                self.set_store_problem(None);
+                self.shared.saw_ring(update.value.clone());
+                self.handle(Event::Ring(update.value));
+            }
+            Err(error) => self.set_store_problem(Some(&error)),
+        }
+    }
+
+    async fn perform_actions(&mut self) -> Progress {
+        loop {
+            self.publish_status();
+            match self.machine.poll_action() {
+                None => return Progress::Waiting,
+                Some(Action::Finished) => return Progress::Finished,
+                Some(Action::Write { entry, heartbeat }) => self.write(&entry, heartbeat).await,
+                Some(Action::Save(file)) => save_tokens(&self.shared.options, file).await,
+                Some(Action::Remove) => self.remove().await,
+            }
+        }
+    }
+
+    async fn write(&mut self, entry: &InstanceDesc, heartbeat: bool) {
+        let options = &self.shared.options;
+        let result = self.client.upsert_own(&options.key, &options.id, entry).await;
+        if heartbeat {
+            self.shared.metrics.heartbeat(result.is_ok());
+        }
+        match result {
+            Ok(view) => {
+                debug!(ring = options.name, state = %entry.state, timestamp = entry.timestamp, "wrote the own entry");
+                self.version = view.version;
+                self.set_store_problem(None);
+                self.handle(Event::Written(Arc::clone(&view.value)));
+                self.publish_status();
+                self.shared.saw_ring(Some(view.value));
+            }
+            Err(error) => {
+                self.set_store_problem(Some(&error));
+                self.handle(Event::WriteFailed);
+                for change in self.unanswered.drain(..) {
+                    let (state, cause) = (self.machine.state(), error.to_string());
+                    drop(change.reply.send(Err(Error::Unpublished { state, cause })));
+                }
+            }
+        }
+    }
+
+    async fn remove(&mut self) {
+        let options = &self.shared.options;
+        match self.client.remove_own(&options.key, &options.id).await {
+            Ok(()) => {
+                info!(ring = options.name, instance = options.id, "instance unregistered from the ring");
+                self.shared.metrics.tokens_owned.set(0.0);
+                self.shared.metrics.tokens_to_own.set(0.0);
+            }
+            Err(error) => warn!(
+                ring = options.name,
+                instance = options.id,
+                %error,
+                "could not unregister: the instance stays in the ring until it is forgotten there",
+            ),
+        }
+        self.handle(Event::Removed);
+    }
+
+    /// Remembers why the store does not work, and logs when it stops working and when it works again.
+    fn set_store_problem(&self, problem: Option<&ringkit_kv::Error>) {
+        if problem.is_some() {
+            self.shared.metrics.store_errors.increment(1);
+        }
+        let is_news = self.shared.readiness.lock().set_store_problem(problem.map(ToString::to_string));
+        let ring = self.shared.options.name;
+        match problem {
+            Some(error) if is_news => warn!(ring, %error, "the ring's store failed, trying again"),
+            Some(error) => debug!(ring, %error, "the ring's store failed again"),
+            None if is_news => info!(ring, "the ring's store works again"),
+            None => (),
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let machine = &self.machine;
+        let status = Status {
+            state: machine.state(),
+            tokens: machine.tokens().clone(),
+            registered_at: machine.registered_at(),
+            joined: machine.is_joined(),
+            published: machine.is_published(),
+        };
+        if status.published {
+            let (done, waiting): (Vec<_>, Vec<_>) =
+                self.unanswered.drain(..).partition(|change| change.to == status.state);
+            self.unanswered = waiting;
+            done.into_iter().for_each(|change| drop(change.reply.send(Ok(()))));
+        }
+        let shared = &self.shared;
+        shared.status.send_if_modified(|known| {
+            let changed = *known != status;
+            if known.tokens != status.tokens {
+                shared.metrics.tokens_owned.set(status.tokens.len() as f64);
+            }
+            *known = status;
+            changed
+        });
+    }
+}
+
+async fn load_tokens(options: &Options) -> Option<TokensFile> {
+    let path = options.tokens_file_path.clone()?;
+    let loaded = tokio::task::spawn_blocking(move || tokens_file::load(&path)).await;
+    match loaded {
+        Ok(Ok(Some(file))) => {
+            info!(tokens = file.tokens.len(), state = %file.previous_state, "loaded the tokens file");
+            Some(file)
+        }
+        Ok(Err(error)) => {
+            warn!(%error, "ignoring the tokens file; it is replaced after the next join");
+            None
+        }
+        Ok(Ok(None)) | Err(_) => None,
+    }
+}
+
+async fn save_tokens(options: &Options, file: TokensFile) {
+    let Some(path) = options.tokens_file_path.clone() else { return };
+    let saved = tokio::task::spawn_blocking(move || tokens_file::save(&path, &file)).await;
+    if let Ok(Err(error)) = saved {
+        warn!(%error, "the tokens would not survive the loss of the ring");
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    Finished,
+}
+
+impl Progress {
+    fn is_finished(self) -> bool {
+        self == Self::Finished
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Resolves once, when the value becomes true, and never again. Cancel safe.
+async fn becomes_true(value: &mut Option<watch::Receiver<bool>>) {
+    if let Some(receiver) = value
+        && receiver.wait_for(|value| *value).await.is_ok()
+    {
+        *value = None;
+        return;
+    }
+    *value = None;
+    pending().await
+}
+
+/// Follows the ring through faults of its store.
+struct Follower {
+    client: Client<Desc>,
+    key: String,
+    retry: Backoff,
+    watch: Link,
+}
+
+/// Kept between polls, so that what was begun goes on when another branch of the `select!` was quicker.
+enum Link {
+    Opening(BoxFuture<'static, Result<Watch<Desc>, ringkit_kv::Error>>),
+    Open(Watch<Desc>),
+    Waiting(Instant),
+}
+
+impl Follower {
+    fn new(client: Client<Desc>, key: String) -> Self {
+        let retry = Backoff::new(MIN_WATCH_RETRY, MAX_WATCH_RETRY);
+        Self { client, key, retry, watch: Link::Waiting(Instant::now()) }
+    }
+
+    /// The next look at the ring, or why there is none for now. Cancel safe.
+    async fn next(&mut self) -> Result<Update<Desc>, ringkit_kv::Error> {
+        loop {
+            match &mut self.watch {
+                Link::Waiting(until) => {
+                    sleep_until(*until).await;
+                    let (client, key) = (self.client.clone(), self.key.clone());
+                    self.watch = Link::Opening(Box::pin(async move { client.watch(&key).await }));
+                }
+                Link::Opening(opening) => match opening.await {
+                    Ok(watch) => self.watch = Link::Open(watch),
+                    Err(error) => return Err(self.wait(error)),
+                },
+                Link::Open(watch) => match watch.next().await {
+                    Some(update) => {
+                        self.retry.reset();
+                        return Ok(update);
+                    }
+                    None => return Err(self.wait(ringkit_kv::Error::Closed)),
+                },
+            }
+        }
+    }
+
+    fn wait(&mut self, error: ringkit_kv::Error) -> ringkit_kv::Error {
+        self.watch = Link::Waiting(Instant::now() + self.retry.next());
+        error
+    }
+}

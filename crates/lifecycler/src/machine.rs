@@ -1,0 +1,549 @@
+//! The life of one ring entry, without I/O: time and the ring come in as arguments, work goes out as data.
+//!
+//! The machine knows what its entry should say and asks for a write whenever the ring says something else: after a change
+//! of its own, at each heartbeat, after a failure, and when somebody else removed or changed the entry. Only one write is
+//! under way at a time, and it always carries the newest content, so nothing is lost by writing late.
+//!
+//! Joining needs no lock. Tokens are first published as JOINING; whoever then reads, in the ring as it is after his own
+//! write, that another instance has one of his tokens, gives it up and draws another. Of two writes one is later, and its
+//! writer sees the other: so both never keep the token.
+
+mod join;
+mod start;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use ringkit_config::AutoDuration;
+use ringkit_ring::{Desc, InstanceDesc, State, TokenGenerator, Tokens};
+use ringkit_runtime::Backoff;
+
+use crate::error::Error;
+use crate::options::{Options, RegisteredAt};
+use crate::tokens_file::TokensFile;
+
+/// A moment, in the two times that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic time since any fixed moment.
+    pub elapsed: Duration,
+    /// Wall time in Unix seconds.
+    pub unix_secs: i64,
+}
+
+/// What the machine is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The store reflects its cluster.
+    Synced,
+    /// What the ring holds now; `None` = there is no such key.
+    Ring(Option<Arc<Desc>>),
+    /// The write worked, and this is the ring right after it.
+    Written(Arc<Desc>),
+    /// The write failed; it may have landed all the same.
+    WriteFailed,
+    /// The removal worked, or was given up.
+    Removed,
+    /// Join the ring now.
+    Join,
+    /// Time has passed.
+    Timeout,
+    /// Leave the ring.
+    Stop,
+}
+
+/// What the machine wants done, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write the own entry, then tell [`Event::Written`] or [`Event::WriteFailed`].
+    Write {
+        /// The entry.
+        entry: Box<InstanceDesc>,
+        /// Whether this is (also) a heartbeat.
+        heartbeat: bool,
+    },
+    /// Save the tokens. Failure is the shell's to report; the machine goes on.
+    Save(TokensFile),
+    /// Remove the own entry, then tell [`Event::Removed`].
+    Remove,
+    /// The instance has left; nothing more will come.
+    Finished,
+}
+
+/// How far the instance has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Has not seen the ring yet.
+    Unregistered,
+    /// Owns nothing yet; joins at this time, or when told.
+    Pending { join_at: Option<Duration> },
+    /// Has published tokens and watches for others who chose the same, until this time once they are published.
+    Joining { observe_until: Option<Duration> },
+    /// Takes part.
+    Joined,
+    /// On its way out since this time. Once stopping, it goes after the final sleep.
+    Leaving { since: Duration, stopping: bool },
+    /// The entry is being removed.
+    Removing,
+    /// Gone for good.
+    Gone,
+}
+
+/// A timestamp further ahead of our clock than this is not believed: somebody else wrote it, and following it would carry
+/// the entry's clock away for good. Moderate leads are followed, so that a clock that was set back keeps its entry alive.
+const MAX_FOLLOWED_LEAD_SECS: i64 = 24 * 60 * 60;
+
+/// How soon after the last one an entry that others removed or changed is written again.
+const REASSERT_PERIOD: Duration = Duration::from_secs(1);
+
+/// Pauses between failed writes. The store's client has tried several times already when it reports a failure.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(5);
+
+/// The life of one ring entry. Tell it events, then do what [`Machine::poll_action`] says until there is nothing left,
+/// and come back with [`Event::Timeout`] at [`Machine::poll_timeout`].
+#[derive(Debug)]
+pub struct Machine {
+    options: Options,
+    file: Option<TokensFile>,
+    generator: TokenGenerator,
+    random: SmallRng,
+    retry: Backoff,
+    actions: VecDeque<Action>,
+
+    phase: Phase,
+    state: State,
+    /// The state that joining ends in.
+    target: State,
+    /// The state to go back to after a restart: ACTIVE or READONLY.
+    resume_as: State,
+    tokens: Tokens,
+    registered_at: i64,
+    /// Parts of the entry that are not ours to decide, as the ring had them at the start.
+    foreign: InstanceDesc,
+    /// Whether the ring is to hold the entry.
+    registered: bool,
+    join_requested: bool,
+    unregister: bool,
+    /// Tokens of which no read has shown yet that nobody else has them.
+    unverified: BTreeSet<u32>,
+    /// Whether the tokens were joined with, and whether the file knows.
+    joined_once: bool,
+    save_due: bool,
+
+    synced: bool,
+    /// The newest look at the ring, and whether there was one.
+    ring: Arc<Desc>,
+    ring_known: bool,
+    written: Option<InstanceDesc>,
+    writing: Option<InstanceDesc>,
+    write_at: Option<Duration>,
+    beat_at: Option<Duration>,
+    reasserted_at: Option<Duration>,
+    /// Newest timestamp that was tried to write, and when it last moved.
+    last_timestamp: i64,
+    timestamp_moved_at: Duration,
+    /// Newest timestamp seen on the own entry.
+    seen_timestamp: i64,
+}
+
+impl Machine {
+    /// An instance that has not seen its ring yet. `file` is what its tokens file says, `seed` decides tokens and jitter.
+    pub fn new(options: Options, file: Option<TokensFile>, seed: u64) -> Self {
+        let target = match &file {
+            Some(file) if options.join_as != State::Joining && file.previous_state == State::ReadOnly => {
+                State::ReadOnly
+            }
+            _ => options.join_as,
+        };
+        // Instances of one test share a seed; their tokens must differ all the same.
+        let seed = options.id.bytes().fold(seed, |seed, byte| {
+            (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Self {
+            generator: TokenGenerator::random(Some(seed)),
+            random: SmallRng::seed_from_u64(seed),
+            retry: Backoff::with_seed(MIN_RETRY, MAX_RETRY, seed),
+            actions: VecDeque::new(),
+            phase: Phase::Unregistered,
+            state: State::Pending,
+            target,
+            resume_as: State::Active,
+            tokens: file.as_ref().map(|file| file.tokens.normalized()).unwrap_or_default(),
+            registered_at: 0,
+            foreign: InstanceDesc::default(),
+            registered: false,
+            join_requested: options.auto_join,
+            unregister: options.unregister_on_shutdown,
+            unverified: BTreeSet::new(),
+            joined_once: false,
+            save_due: false,
+            synced: false,
+            ring: Arc::default(),
+            ring_known: false,
+            written: None,
+            writing: None,
+            write_at: None,
+            beat_at: None,
+            reasserted_at: None,
+            last_timestamp: 0,
+            timestamp_moved_at: Duration::ZERO,
+            seen_timestamp: 0,
+            options,
+            file,
+        }
+    }
+
+    /// The state the instance considers itself in; the ring may lag behind.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The tokens the instance considers its own, sorted.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// When the instance registered, in Unix seconds; 0 = unknown.
+    pub fn registered_at(&self) -> i64 {
+        self.registered_at
+    }
+
+    /// Whether joining is done.
+    pub fn is_joined(&self) -> bool {
+        self.joined_once
+    }
+
+    /// Whether the last write that worked said what the instance considers true.
+    pub fn is_published(&self) -> bool {
+        self.registered && self.written.as_ref().is_some_and(|written| self.is_as_desired(written))
+    }
+
+    /// Whether the entry is removed at the end.
+    pub fn set_unregister(&mut self, unregister: bool) {
+        self.unregister = unregister;
+    }
+
+    /// What to do next; `None` = wait for an event or for [`Machine::poll_timeout`].
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Event::Timeout`] is due, on the clock of [`Now::elapsed`]; `None` = never.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let phase = match self.phase {
+            Phase::Pending { join_at } => join_at,
+            Phase::Joining { observe_until } => observe_until,
+            Phase::Leaving { since, stopping: true } => Some(since + self.final_sleep()),
+            _ => None,
+        };
+        let writes = if self.writing.is_none() && self.holds_entry() {
+            [self.write_at, self.beat_at]
+        } else {
+            [None, None]
+        };
+        [phase].into_iter().chain(writes).flatten().min()
+    }
+
+    /// Takes in what happened.
+    pub fn handle_event(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Synced => {
+                self.synced = true;
+            }
+            Event::Ring(ring) => {
+                self.ring = ring.unwrap_or_default();
+                self.note_own_timestamp(now);
+                match self.phase {
+                    Phase::Unregistered => self.start_if_possible(now, true),
+                    _ => self.compare_with_ring(now),
+                }
+            }
+            Event::Written(ring) => {
+                self.ring = ring;
+                self.written = self.writing.take();
+                self.retry.reset();
+                self.write_at = None;
+                self.verify_after_write(now);
+                if !self.is_published() && self.registered {
+                    self.write_at = Some(now.elapsed);
+                }
+            }
+            Event::WriteFailed => {
+                self.writing = None;
+                // It may have landed: the next one must say something newer, whatever it says.
+                self.written = None;
+                self.write_at = Some(now.elapsed + self.retry.next());
+            }
+            Event::Removed => {
+                self.phase = Phase::Gone;
+                self.actions.push_back(Action::Finished);
+            }
+            Event::Join => self.request_join(now),
+            Event::Timeout => (),
+            Event::Stop => self.stop(now),
+        }
+        self.advance(now);
+    }
+
+    /// Goes to another state on request. Going to the present state is success.
+    ///
+    /// From PENDING or JOINING, ACTIVE and READONLY are where joining will end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disallowed`]; nothing changed.
+    pub fn change_state(&mut self, now: Now, to: State) -> Result<(), Error> {
+        let from = self.state;
+        match (self.phase, from, to) {
+            (Phase::Removing | Phase::Gone, ..) => return Err(Error::NotRunning),
+            _ if from == to => return Ok(()),
+            (Phase::Unregistered | Phase::Pending { .. }, State::Pending, State::Joining) => {
+                self.request_join(now);
+            }
+            (
+                Phase::Unregistered | Phase::Pending { .. } | Phase::Joining { .. },
+                _,
+                State::Active | State::ReadOnly,
+            ) => {
+                self.target = to;
+                self.request_join(now);
+            }
+            (Phase::Joining { .. }, State::Joining, State::Pending) => {
+                self.phase = Phase::Pending { join_at: None };
+                self.join_requested = false;
+                self.become_state(State::Pending, now);
+            }
+            (Phase::Joined, State::Joining | State::Active, State::Active | State::ReadOnly) => {
+                self.become_state(to, now);
+            }
+            (Phase::Joined, State::ReadOnly, State::Active) => {
+                self.registered_at = self.registration_time(now);
+                self.become_state(to, now);
+            }
+            (Phase::Joined, _, State::Leaving) => {
+                self.phase = Phase::Leaving { since: now.elapsed, stopping: false };
+                self.become_state(to, now);
+            }
+            _ => return Err(Error::Disallowed { from, to }),
+        }
+        if self.joined_once && matches!(to, State::Active | State::ReadOnly) {
+            self.save_due = true;
+        }
+        self.advance(now);
+        Ok(())
+    }
+
+    fn become_state(&mut self, state: State, now: Now) {
+        if let State::Active | State::ReadOnly = state {
+            self.resume_as = state;
+        }
+        self.state = state;
+        self.write_now(now);
+    }
+
+    fn write_now(&mut self, now: Now) {
+        self.write_at = Some(now.elapsed);
+    }
+
+    /// Whether this machine may write: not before it knows the ring, and never again once removal began.
+    fn holds_entry(&self) -> bool {
+        self.registered && !matches!(self.phase, Phase::Unregistered | Phase::Removing | Phase::Gone)
+    }
+
+    fn registration_time(&self, now: Now) -> i64 {
+        match self.options.registered_at {
+            RegisteredAt::Now => now.unix_secs,
+            RegisteredAt::Known(at) => at,
+        }
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, now: Now) {
+        if self.phase == Phase::Unregistered {
+            self.start_if_possible(now, false);
+        }
+        match self.phase {
+            Phase::Pending { join_at: Some(at) } if at <= now.elapsed => self.start_join(now),
+            Phase::Joining { observe_until: Some(until) } if until <= now.elapsed => self.end_observation(now),
+            _ => (),
+        }
+        self.save_if_due();
+        self.write_if_due(now);
+        self.leave_if_due(now);
+    }
+
+    fn write_if_due(&mut self, now: Now) {
+        if !self.holds_entry() || self.writing.is_some() {
+            return;
+        }
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now.elapsed);
+        let heartbeat = is_due(self.beat_at);
+        if !heartbeat && !is_due(self.write_at) {
+            return;
+        }
+        if heartbeat {
+            self.beat_at = self.beat_at.map(|at| next_beat(at, self.options.heartbeat_period, now.elapsed));
+        }
+        self.write_at = None;
+        let entry = self.entry(now);
+        self.writing = Some(entry.clone());
+        self.actions.push_back(Action::Write { entry: Box::new(entry), heartbeat });
+    }
+
+    /// Heartbeats begin at a random moment of the second half of the first period and keep that phase, so that instances
+    /// started together do not beat together.
+    fn begin_heartbeats(&mut self, now: Now) {
+        let period = self.options.heartbeat_period;
+        if self.beat_at.is_none() && !period.is_zero() {
+            let share = self.random.random_range(0.5..1.0);
+            self.beat_at = Some(now.elapsed + period.mul_f64(share));
+        }
+    }
+
+    fn desired(&self, timestamp: i64) -> InstanceDesc {
+        InstanceDesc {
+            addr: self.options.addr.as_str().into(),
+            timestamp,
+            state: self.state,
+            tokens: self.tokens.clone(),
+            zone: self.options.zone.as_str().into(),
+            registered_timestamp: self.registered_at,
+            ..self.foreign.clone()
+        }
+    }
+
+    fn is_as_desired(&self, entry: &InstanceDesc) -> bool {
+        *entry == self.desired(entry.timestamp)
+    }
+
+    /// The entry to write now, with a timestamp that is newer than any before if it says anything new.
+    fn entry(&mut self, now: Now) -> InstanceDesc {
+        let newest = self.last_timestamp.max(self.seen_timestamp);
+        let says_something_new = !self.written.as_ref().is_some_and(|written| self.is_as_desired(written));
+        let timestamp = if now.unix_secs > newest {
+            now.unix_secs
+        } else if says_something_new || now.elapsed >= self.timestamp_moved_at + Duration::from_secs(1) {
+            // Also when our clock was set back: others count us alive as long as the timestamp advances, and it may
+            // advance by one per second of real time without running away from a clock that is right.
+            newest.saturating_add(1)
+        } else {
+            newest
+        };
+        if timestamp > self.last_timestamp {
+            self.last_timestamp = timestamp;
+            self.timestamp_moved_at = now.elapsed;
+        }
+        self.desired(timestamp)
+    }
+
+    fn note_own_timestamp(&mut self, now: Now) {
+        let Some(own) = self.ring.get(&self.options.id) else { return };
+        if own.timestamp <= now.unix_secs.saturating_add(MAX_FOLLOWED_LEAD_SECS) {
+            self.seen_timestamp = self.seen_timestamp.max(own.timestamp);
+        }
+    }
+
+    /// Looks at what others did to the own entry since the last write.
+    fn compare_with_ring(&mut self, now: Now) {
+        if self.writing.is_some() || !self.holds_entry() || self.write_at.is_some() {
+            return; // A write is coming anyway, and it says everything.
+        }
+        let ring = Arc::clone(&self.ring);
+        let own = ring.get(&self.options.id).filter(|own| own.state != State::Left);
+        let leaving = matches!(self.phase, Phase::Leaving { .. });
+        match own {
+            None if leaving => self.registered = false, // Somebody removed us first: that is where we are going.
+            None => {
+                self.registered_at = self.registration_time(now);
+                self.reassert(now);
+            }
+            Some(own) => {
+                self.verify(now);
+                if !self.is_as_desired(own) {
+                    self.reassert(now);
+                }
+            }
+        }
+    }
+
+    fn reassert(&mut self, now: Now) {
+        let at = self.reasserted_at.map_or(now.elapsed, |last| (last + REASSERT_PERIOD).max(now.elapsed));
+        self.reasserted_at = Some(at);
+        self.written = None;
+        self.write_at = Some(at);
+    }
+
+    fn save_if_due(&mut self) {
+        if self.save_due && self.unverified.is_empty() && self.is_published() {
+            self.save_due = false;
+            let file = TokensFile { tokens: self.tokens.clone(), previous_state: self.resume_as };
+            if self.file.as_ref() != Some(&file) {
+                self.file = Some(file.clone());
+                self.actions.push_back(Action::Save(file));
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Now) {
+        let since = match self.phase {
+            Phase::Removing | Phase::Gone => return,
+            Phase::Leaving { since, .. } => since,
+            _ => now.elapsed,
+        };
+        // From JOINING back to PENDING: nobody was promised anything, and the next start joins anew with these tokens.
+        let state = match (self.phase, self.state) {
+            (Phase::Joining { .. }, _) if self.options.join_as != State::Joining => State::Pending,
+            (Phase::Joining { .. } | Phase::Joined, State::Active | State::Joining) => State::Leaving,
+            (_, state) => state,
+        };
+        self.phase = Phase::Leaving { since, stopping: true };
+        if state != self.state {
+            self.become_state(state, now);
+        }
+    }
+
+    fn leave_if_due(&mut self, now: Now) {
+        let Phase::Leaving { since, stopping: true } = self.phase else { return };
+        // The last state is tried once to be published. If the store is down, the exit does not wait for it.
+        if self.writing.is_some() || now.elapsed < since + self.final_sleep() {
+            return;
+        }
+        if self.registered && self.unregister {
+            self.phase = Phase::Removing;
+            self.actions.push_back(Action::Remove);
+        } else {
+            self.phase = Phase::Gone;
+            self.actions.push_back(Action::Finished);
+        }
+    }
+
+    /// Who never took part has nobody to wait for.
+    fn final_sleep(&self) -> Duration {
+        if self.joined_once { self.options.final_sleep } else { Duration::ZERO }
+    }
+
+    fn join_delay(&self) -> Duration {
+        match self.options.join_after {
+            AutoDuration::Auto => Duration::ZERO,
+            AutoDuration::After(delay) => delay,
+        }
+    }
+}
+
+/// The first beat after `now` in step with `last`. Beats that were missed are not made up for.
+fn next_beat(last: Duration, period: Duration, now: Duration) -> Duration {
+    let next = last + period;
+    if next > now {
+        return next;
+    }
+    let missed = (now - last).as_nanos() / period.as_nanos().max(1);
+    last + period.saturating_mul(u32::try_from(missed).unwrap_or(u32::MAX).saturating_add(1))
+}

@@ -1,0 +1,73 @@
+//! What an instance finds when it starts, and what it makes of it.
+
+use ringkit_config::AutoDuration;
+use ringkit_ring::{InstanceDesc, State};
+
+use super::{Machine, Now, Phase};
+
+impl Machine {
+    /// Starts once the ring is known. With `join_after: auto` that takes a store that reflects its cluster: on a gossip
+    /// store the first look at the ring is an empty one.
+    pub(super) fn start_if_possible(&mut self, now: Now, ring_is_new: bool) {
+        self.ring_known |= ring_is_new;
+        let must_sync = self.options.join_after == AutoDuration::Auto;
+        if self.ring_known && (self.synced || !must_sync) {
+            self.start(now);
+        }
+    }
+
+    fn start(&mut self, now: Now) {
+        let ring = std::sync::Arc::clone(&self.ring);
+        let own = ring.get(&self.options.id).filter(|own| own.state != State::Left);
+        match own {
+            None => self.start_absent(now),
+            Some(own) => self.start_present(now, own),
+        }
+        if self.registered {
+            self.write_now(now);
+            self.begin_heartbeats(now);
+        }
+        if matches!(self.phase, Phase::Pending { .. }) && self.join_requested {
+            self.phase = Phase::Pending { join_at: Some(now.elapsed + self.join_delay()) };
+        }
+    }
+
+    /// Nobody knows us. With all its tokens from the file, an instance goes on where it was, without delay.
+    fn start_absent(&mut self, now: Now) {
+        self.registered_at = self.registration_time(now);
+        let has_all_tokens = !self.tokens.is_empty() && self.tokens.len() >= self.options.num_tokens;
+        let joins_at_once = self.options.join_as == State::Joining || (self.options.auto_join && has_all_tokens);
+        if joins_at_once {
+            self.start_join(now);
+        } else {
+            // Tokens from the file stay in memory, and the ring hears of us when we join with them.
+            self.registered = self.tokens.is_empty();
+            self.phase = Phase::Pending { join_at: None };
+        }
+    }
+
+    /// The ring knows us: its tokens count more than the file's, and its registration time is kept, also if unknown.
+    fn start_present(&mut self, now: Now, own: &InstanceDesc) {
+        self.registered = true;
+        self.registered_at = own.registered_at();
+        self.foreign = own.clone();
+        if !own.tokens.is_empty() {
+            self.tokens = own.tokens.normalized();
+        }
+        let goes_on = match own.state {
+            State::Active | State::ReadOnly => Some(own.state),
+            // Left and came back before it was removed.
+            State::Leaving if self.options.auto_join && !own.tokens.is_empty() => Some(self.target),
+            _ => None,
+        };
+        match goes_on {
+            _ if self.options.join_as == State::Joining => self.start_join(now),
+            Some(state) => {
+                self.become_state(state, now);
+                self.settle(now);
+                self.top_up();
+            }
+            None => self.phase = Phase::Pending { join_at: None },
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! [`Options`]: how one instance lives in one ring, and where that stands in the configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ringkit_config::{AutoDuration, Config};
+use ringkit_ring::State;
+
+use crate::address::{self, Wanted};
+use crate::error::Error;
+
+/// How one instance lives in one ring.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Metric label: `ingester`, `distributor` or `store-gateway`.
+    pub name: &'static str,
+    /// Ring key, without the store's prefix.
+    pub key: String,
+    /// Id of this instance; unique within the ring.
+    pub id: String,
+    /// `host:port` that others dial.
+    pub addr: String,
+    /// Failure domain; empty = none.
+    pub zone: String,
+    /// How many tokens to own.
+    pub num_tokens: usize,
+    /// How often the entry is refreshed. Zero = never.
+    pub heartbeat_period: Duration,
+    /// After which age of its heartbeat an instance counts as unhealthy. Zero = never.
+    pub heartbeat_timeout: Duration,
+    /// How long to watch for others who chose the same tokens.
+    pub observe_period: AutoDuration,
+    /// How long to wait before choosing tokens.
+    pub join_after: AutoDuration,
+    /// How long an instance must have been ready before it says so.
+    pub min_ready_duration: Duration,
+    /// How long to stay after leaving, counted from the moment the entry is LEAVING.
+    pub final_sleep: Duration,
+    /// Where tokens survive a restart.
+    pub tokens_file_path: Option<PathBuf>,
+    /// Whether the entry is removed at the end. [`crate::Handle::set_unregister_on_shutdown`] changes it.
+    pub unregister_on_shutdown: bool,
+    /// Whether readiness asks for all instances of the ring, or for this one only.
+    pub readiness_check_ring_health: bool,
+    /// Whether to join without waiting for [`crate::Handle::join`].
+    pub auto_join: bool,
+    /// From where the registration time of a new entry comes.
+    pub registered_at: RegisteredAt,
+    /// The state that joining ends in: ACTIVE, or JOINING for a member that becomes ACTIVE when it says so.
+    pub join_as: State,
+}
+
+/// From where the registration time of a new entry comes. An entry that the ring already holds keeps its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegisteredAt {
+    /// The moment of registration.
+    Now,
+    /// This time, in Unix seconds.
+    Known(i64),
+}
+
+/// Tokens of a store-gateway, which Cortex does not let one choose.
+const STORE_GATEWAY_TOKENS: usize = 512;
+
+impl Options {
+    /// An ingester as configured under `ingester.lifecycler`, whose gRPC server listens on `grpc`.
+    ///
+    /// It joins when told by [`crate::Handle::join`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the key at fault.
+    pub fn ingester(config: &Config, grpc: SocketAddr) -> Result<Self, Error> {
+        let lifecycler = &config.ingester.lifecycler;
+        let wanted = Wanted {
+            address: &lifecycler.address,
+            address_key: "ingester.lifecycler.address",
+            port: lifecycler.port,
+            interfaces: &lifecycler.interface_names,
+            interfaces_key: "ingester.lifecycler.interface_names",
+        };
+        let path = &lifecycler.tokens_file_path;
+        Ok(Self {
+            name: "ingester",
+            key: "ring".into(),
+            id: checked_id("ingester.lifecycler.id", &lifecycler.id)?,
+            addr: address::advertised(&wanted, grpc),
+            zone: lifecycler.availability_zone.clone(),
+            num_tokens: lifecycler.num_tokens,
+            heartbeat_period: lifecycler.heartbeat_period,
+            heartbeat_timeout: lifecycler.ring.heartbeat_timeout,
+            observe_period: lifecycler.observe_period,
+            join_after: lifecycler.join_after,
+            min_ready_duration: lifecycler.min_ready_duration,
+            final_sleep: lifecycler.final_sleep,
+            tokens_file_path: (!path.is_empty()).then(|| path.into()),
+            unregister_on_shutdown: lifecycler.unregister_on_shutdown,
+            readiness_check_ring_health: lifecycler.readiness_check_ring_health,
+            auto_join: false,
+            registered_at: RegisteredAt::Now,
+            join_as: State::Active,
+        })
+    }
+
+    /// A distributor as configured under `distributor.ring`, whose gRPC server listens on `grpc`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the key at fault.
+    pub fn distributor(config: &Config, grpc: SocketAddr) -> Result<Self, Error> {
+        let ring = &config.distributor.ring;
+        let wanted = Wanted {
+            address: &ring.instance_addr,
+            address_key: "distributor.ring.instance_addr",
+            port: ring.instance_port,
+            interfaces: &ring.instance_interface_names,
+            interfaces_key: "distributor.ring.instance_interface_names",
+        };
+        Ok(Self {
+            name: "distributor",
+            key: "distributor".into(),
+            id: checked_id("distributor.ring.instance_id", &ring.instance_id)?,
+            addr: address::advertised(&wanted, grpc),
+            zone: String::new(),
+            num_tokens: 1,
+            heartbeat_period: ring.heartbeat_period,
+            heartbeat_timeout: ring.heartbeat_timeout,
+            observe_period: AutoDuration::After(Duration::ZERO),
+            join_after: AutoDuration::After(Duration::ZERO),
+            min_ready_duration: Duration::ZERO,
+            final_sleep: Duration::ZERO,
+            tokens_file_path: None,
+            unregister_on_shutdown: true,
+            readiness_check_ring_health: false,
+            auto_join: true,
+            registered_at: RegisteredAt::Now,
+            join_as: State::Active,
+        })
+    }
+
+    /// A store-gateway as configured under `store_gateway.sharding_ring`, whose gRPC server listens on `grpc`.
+    ///
+    /// It registers as JOINING and becomes ACTIVE by [`crate::Handle::activate`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the key at fault.
+    pub fn store_gateway(config: &Config, grpc: SocketAddr) -> Result<Self, Error> {
+        let ring = &config.store_gateway.sharding_ring;
+        let wanted = Wanted {
+            address: &ring.instance_addr,
+            address_key: "store_gateway.sharding_ring.instance_addr",
+            port: ring.instance_port,
+            interfaces: &ring.instance_interface_names,
+            interfaces_key: "store_gateway.sharding_ring.instance_interface_names",
+        };
+        let path = &ring.tokens_file_path;
+        Ok(Self {
+            name: "store-gateway",
+            key: "store-gateway".into(),
+            id: checked_id("store_gateway.sharding_ring.instance_id", &ring.instance_id)?,
+            addr: address::advertised(&wanted, grpc),
+            zone: ring.instance_availability_zone.clone(),
+            num_tokens: STORE_GATEWAY_TOKENS,
+            heartbeat_period: ring.heartbeat_period,
+            heartbeat_timeout: ring.heartbeat_timeout,
+            observe_period: AutoDuration::Auto,
+            join_after: AutoDuration::Auto,
+            min_ready_duration: Duration::ZERO,
+            final_sleep: ring.final_sleep,
+            tokens_file_path: (!path.is_empty()).then(|| path.into()),
+            unregister_on_shutdown: !ring.keep_instance_in_the_ring_on_shutdown,
+            readiness_check_ring_health: false,
+            auto_join: true,
+            registered_at: RegisteredAt::Now,
+            join_as: State::Joining,
+        })
+    }
+}
+
+fn checked_id(key: &'static str, id: &str) -> Result<String, Error> {
+    if id.is_empty() {
+        let problem = "the instance needs an id and this machine has no host name: set it".to_owned();
+        return Err(Error::Config { key, problem });
+    }
+    Ok(id.to_owned())
+}
