@@ -184,7 +184,10 @@ fn chunks_are_those_of_prometheus_byte_by_byte() {
             .collect();
         assert_eq!(read(&bytes).as_ref(), Ok(&samples));
         let values: Vec<_> = samples.iter().map(|&(time, value)| (time, f64::from_bits(value))).collect();
-        assert_eq!(chunk(&values).bytes(), bytes);
+        let chunk = chunk(&values);
+        // This version leaves an empty byte behind a chunk that ends with a whole byte; later ones do not.
+        let spare = usize::from(bytes.len() > chunk.bytes().len());
+        assert_eq!([chunk.bytes(), &[0][..spare]].concat(), bytes);
     }
 }
 
