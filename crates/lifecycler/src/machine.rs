@@ -176,7 +176,7 @@ impl Machine {
             state: State::Pending,
             target,
             resume_as: State::Active,
-            tokens: file.as_ref().map(|file| file.tokens.normalized()).unwrap_or_default(),
+            tokens: Tokens::empty(),
             registered_at: 0,
             foreign: InstanceDesc::default(),
             registered: false,

@@ -18,11 +18,19 @@ impl Machine {
         }
     }
 
-    /// Publishes tokens as JOINING.
+    /// The tokens of the tokens file, each once.
+    pub(super) fn file_tokens(&self) -> Tokens {
+        self.file.as_ref().map(|file| file.tokens.normalized()).unwrap_or_default()
+    }
+
+    /// Publishes tokens as JOINING: those that the ring has for us, else those of the file, else new ones.
     pub(super) fn start_join(&mut self, now: Now) {
         self.phase = Phase::Joining { observe_until: None };
         self.registered = true;
         self.join_requested = true;
+        if self.tokens.is_empty() {
+            self.tokens = self.file_tokens();
+        }
         // Tokens from a file, or from before a crash, may be somebody else's by now.
         self.drop_tokens(&self.held_by_others(self.tokens.iter().copied()));
         self.draw();

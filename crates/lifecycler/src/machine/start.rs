@@ -35,13 +35,14 @@ impl Machine {
     /// Nobody knows us. With all its tokens from the file, an instance goes on where it was, without delay.
     fn start_absent(&mut self, now: Now) {
         self.registered_at = self.registration_time(now);
-        let has_all_tokens = !self.tokens.is_empty() && self.tokens.len() >= self.options.num_tokens;
+        let in_file = self.file_tokens().len();
+        let has_all_tokens = in_file > 0 && in_file >= self.options.num_tokens;
         let joins_at_once = self.options.join_as == State::Joining || (self.options.auto_join && has_all_tokens);
         if joins_at_once {
             self.start_join(now);
         } else {
-            // Tokens from the file stay in memory, and the ring hears of us when we join with them.
-            self.registered = self.tokens.is_empty();
+            // With tokens in the file, the ring hears of us when we join with them.
+            self.registered = in_file == 0;
             self.phase = Phase::Pending { join_at: None };
         }
     }
@@ -51,9 +52,7 @@ impl Machine {
         self.registered = true;
         self.registered_at = own.registered_at();
         self.foreign = own.clone();
-        if !own.tokens.is_empty() {
-            self.tokens = own.tokens.normalized();
-        }
+        self.tokens = own.tokens.normalized();
         let goes_on = match own.state {
             State::Active | State::ReadOnly => Some(own.state),
             // Left and came back before it was removed.
