@@ -86,6 +86,7 @@ impl Stats {
 
     pub(crate) fn summary(&self, plan: Plan, targets: &[String], elapsed: Duration) -> Summary {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let errors = self.failed.lock().clone();
         let (acked_samples, refused_samples) = (get(&self.acked_samples), get(&self.refused_samples));
         Summary {
             targets: targets.to_vec(),
@@ -104,9 +105,9 @@ impl Stats {
             acked_batches: get(&self.acked_batches),
             refused_batches: get(&self.refused_batches),
             writes: get(&self.rounds),
-            failed_writes: self.failed.lock().values().sum(),
+            failed_writes: errors.values().sum(),
             failovers: get(&self.failovers),
-            errors: self.failed.lock().clone(),
+            errors,
             latency: Latency::of(&self.latency),
         }
     }

@@ -1,1 +1,23 @@
-//! Under construction.
+//! What tests need and nobody else: launchers of real servers and of our own processes, free ports, a TCP proxy that fails on
+//! demand, waiting with a deadline.
+//!
+//! Nothing here leaves anything behind: processes are killed and data directories removed when their handle drops. If that
+//! happens while a test is failing, the last lines of each process' output are printed.
+//!
+//! - [`process`]: a child process with captured output and signals; [`prometheus`]: a real Prometheus
+//! - [`ports`]: listeners and port numbers from the operating system; [`net`]: the proxy; [`http`]: a client in 150 lines
+//! - [`time`]: [`eventually`]
+
+pub mod error;
+pub mod http;
+pub mod net;
+pub mod ports;
+pub mod process;
+pub mod prometheus;
+pub mod time;
+
+pub use error::Error;
+pub use net::Proxy;
+pub use process::{Process, ProcessBuilder, Signal};
+pub use prometheus::Prometheus;
+pub use time::eventually;
