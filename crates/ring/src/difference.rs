@@ -37,7 +37,7 @@ pub fn find_difference(current: Option<&Desc>, new: Option<&mut Desc>) -> Differ
     let mut tokens_changed = false;
     for (id, entry) in new.iter() {
         let known = current.get(id);
-        let is_news = known.is_none_or(|known| known != entry && supersedes(entry, Some(known)));
+        let is_news = known.is_none_or(|known| supersedes(entry, Some(known)));
         if is_news {
             tokens_changed |= known.is_none_or(|known| known.tokens != entry.tokens);
             to_update.insert(id.clone(), entry.clone());

@@ -120,6 +120,21 @@ async fn heartbeats_share_tokens_with_the_snapshot_before_and_wake_nobody() {
 }
 
 #[tokio::test]
+async fn whatever_lookups_read_is_rebuilt_when_it_changes() {
+    let world = world([active("a", "x", &[10]), active("b", "x", &[20])]).await;
+    let mut changes = world.ring.changed();
+    world.write("a", |entry| (entry.timestamp, entry.zone) = (START + 1, "y".into())).await;
+    assert_eq!(world.ring.snapshot().zones(), ["x", "y"]);
+    assert!(notified(&mut changes));
+    world.write("a", |entry| (entry.timestamp, entry.tokens) = (START + 2, vec![30].into())).await;
+    assert_eq!(world.ring.snapshot().tokens(), [20, 30]);
+    assert!(notified(&mut changes));
+    world.write("a", |entry| (entry.timestamp, entry.addr) = (START + 3, "new:1".into())).await;
+    assert_eq!(world.ring.snapshot().id_by_addr("new:1").unwrap(), "a");
+    assert!(notified(&mut changes));
+}
+
+#[tokio::test]
 async fn an_instance_that_falls_silent_dies_and_one_that_is_heard_again_lives_and_is_news() {
     let world = world([active("a", "", &[10])]).await;
     let mut changes = world.ring.changed();

@@ -100,9 +100,18 @@ fn the_id_within_an_entry_never_overrules_the_key() {
 }
 
 #[test]
-fn a_value_that_claims_to_unpack_to_gigabytes_is_refused_before_it_does() {
-    let error = Desc::decode(&[0xff, 0xff, 0xff, 0xff, 0x0f]).unwrap_err();
-    assert!(error.to_string().contains("claim to unpack to 4294967295"), "{error}");
+fn a_value_that_claims_to_unpack_to_more_than_it_can_is_refused_before_it_does() {
+    for (claim, stored) in
+        [("4294967295", &[0xff, 0xff, 0xff, 0xff, 0x0f, 0][..]), ("1048576", &[0x80, 0x80, 0x40, 0])]
+    {
+        let error = Desc::decode(stored).unwrap_err();
+        assert!(error.to_string().contains(&format!("claim to unpack to {claim},")), "{error}");
+    }
+    // The most that a block can be packed: one byte, repeated by copies of 64 bytes each.
+    let zeros = vec![0x78; 1 << 20];
+    let stored = snap::raw::Encoder::new().compress_vec(&zeros).unwrap();
+    let error = Desc::decode(&stored).unwrap_err();
+    assert!(!error.to_string().contains("claim"), "packed tightly, and honest: {error}");
 }
 
 #[test]
