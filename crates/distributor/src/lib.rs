@@ -21,14 +21,14 @@ mod remote_read;
 mod replicate;
 mod routes;
 mod selector;
-#[cfg(any())]
 mod service;
 mod stats;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod text;
 mod validate;
 
 pub use self::error::Refusal;
-#[cfg(any())]
 pub use self::service::ROLE;
 pub use self::validate::Reason;
