@@ -15,10 +15,10 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 pub(crate) use self::labels::{Canonical, display};
-pub(crate) use self::reject::{Reason, Reject};
+pub(crate) use self::reject::Reject;
 pub(crate) use self::series::{Chunk, Series};
 pub(crate) use self::shard::{Shard, Slot};
-pub(crate) use self::tenant::{Outcome, PushError, SHARDS, Tenant};
+pub(crate) use self::tenant::{Outcome, PushError, Tenant};
 use crate::wal::{self, Journal};
 
 /// How many series may be made. 0 means any number.
@@ -164,7 +164,12 @@ impl Head {
         Ok(chunks)
     }
 
-    fn remove_tenant(&self, tenant: &Tenant, quiet_since: i64, log: &impl Journal) -> Result<usize, wal::Failed> {
+    fn remove_tenant(
+        &self,
+        tenant: &Tenant,
+        quiet_since: i64,
+        log: &impl Journal,
+    ) -> Result<usize, wal::Failed> {
         // Nobody can open the tenant anew before it is gone from here and in the log.
         let mut tenants = self.tenants.write();
         let record = || {

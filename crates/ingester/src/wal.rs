@@ -101,10 +101,16 @@ impl Metrics {
                 "ringkit_wal_corruptions_total",
                 "Places where the log or a snapshot could not be read, and data was dropped by `wal_repair`",
             ),
-            torn_tails: counter("ringkit_wal_torn_tails_total", "Unfinished last batches that were cut off at start"),
+            torn_tails: counter(
+                "ringkit_wal_torn_tails_total",
+                "Unfinished last batches that were cut off at start",
+            ),
             replayed_records: counter("ringkit_wal_replayed_records_total", "Records read at start"),
             snapshots: counter("ringkit_wal_snapshots_total", "Snapshots written"),
-            snapshot_failures: counter("ringkit_wal_snapshot_failures_total", "Snapshots that could not be written"),
+            snapshot_failures: counter(
+                "ringkit_wal_snapshot_failures_total",
+                "Snapshots that could not be written",
+            ),
         }
     }
 }
@@ -179,7 +185,8 @@ impl Log {
     /// [`Failed`] if that will never be.
     pub(crate) async fn committed(&self, position: u64) -> Result<(), Failed> {
         let mut progress = self.shared.progress();
-        let done = progress.wait_for(|progress| progress.committed >= position || progress.failed.is_some()).await;
+        let done =
+            progress.wait_for(|progress| progress.committed >= position || progress.failed.is_some()).await;
         match done {
             Ok(progress) if progress.committed >= position => Ok(()),
             Ok(progress) => Err(progress.failed.clone().unwrap_or_else(Failed::closed)),
@@ -191,7 +198,8 @@ impl Log {
     pub(crate) async fn rotate(&self) -> Result<u64, Failed> {
         let wanted = self.shared.rotate();
         let mut progress = self.shared.progress();
-        let done = progress.wait_for(|progress| progress.segment >= wanted || progress.failed.is_some()).await;
+        let done =
+            progress.wait_for(|progress| progress.segment >= wanted || progress.failed.is_some()).await;
         match done {
             Ok(progress) if progress.segment >= wanted => Ok(progress.segment),
             Ok(progress) => Err(progress.failed.clone().unwrap_or_else(Failed::closed)),
@@ -213,7 +221,16 @@ impl Log {
             return Err(Failed::new(&"the write-ahead log's thread panicked"));
         }
         let progress = self.shared.progress().borrow().clone();
-        if progress.committed >= position { Ok(()) } else { Err(progress.failed.unwrap_or_else(Failed::closed)) }
+        if progress.committed >= position {
+            Ok(())
+        } else {
+            Err(progress.failed.unwrap_or_else(Failed::closed))
+        }
+    }
+
+    /// Ends the writer as if the process were killed: what is not written yet is lost.
+    pub(crate) fn abandon(&self) {
+        self.shared.close(Closing::Abandon);
     }
 
     /// Bytes of the log since the last snapshot, and number of segments.
@@ -241,7 +258,7 @@ impl Journal for Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.shared.close(Closing::Abandon);
+        self.abandon();
     }
 }
 

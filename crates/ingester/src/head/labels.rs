@@ -52,7 +52,9 @@ impl<'a> Canonical<'a> {
             return Err(LabelError::Empty);
         }
         pairs.sort_unstable();
-        if let Some(twice) = pairs.windows(2).find(|pair| pair.first().map(|p| p.0) == pair.last().map(|p| p.0)) {
+        if let Some(twice) =
+            pairs.windows(2).find(|pair| pair.first().map(|p| p.0) == pair.last().map(|p| p.0))
+        {
             return Err(LabelError::Duplicate(twice.first().map_or("", |pair| pair.0).to_owned()));
         }
         let mut bytes = Vec::new();

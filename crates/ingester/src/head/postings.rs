@@ -114,7 +114,8 @@ impl Postings {
                 lists.flat_map(List::as_slice).copied().collect()
             }
             _ => {
-                let lists = values.iter().filter(|(value, _)| matcher.matches(symbols.text(**value)) == verdict);
+                let lists =
+                    values.iter().filter(|(value, _)| matcher.matches(symbols.text(**value)) == verdict);
                 lists.flat_map(|(_, list)| list.as_slice()).copied().collect()
             }
         };

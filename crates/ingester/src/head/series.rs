@@ -77,7 +77,8 @@ impl Series {
             Some(chunk) => ringkit_tsdb::xor::iter(&chunk.data),
             None => self.open.iter(),
         };
-        let found = samples.map_while(Result::ok).take_while(|(at, _)| *at <= time).find(|(at, _)| *at == time);
+        let found =
+            samples.map_while(Result::ok).take_while(|(at, _)| *at <= time).find(|(at, _)| *at == time);
         match found {
             Some((_, existing)) if existing.to_bits() == value.to_bits() => Verdict::Duplicate,
             Some((_, existing)) => Verdict::OtherValue { existing: existing.to_bits() },
@@ -87,7 +88,8 @@ impl Series {
 
     /// Appends a sample that [`check`](Self::check) called new. Tells whether a chunk was closed before it.
     pub(crate) fn append(&mut self, time: i64, value: f64) -> bool {
-        let full = self.open.num_samples() >= MAX_SAMPLES || self.open.min_time().is_some_and(|min| other_range(min, time));
+        let full = self.open.num_samples() >= MAX_SAMPLES
+            || self.open.min_time().is_some_and(|min| other_range(min, time));
         if full {
             self.close_chunk();
         }
@@ -125,7 +127,8 @@ impl Series {
 
     /// Whether there may be samples between two times, both inclusive. Looks at chunks, not at samples.
     pub(crate) fn overlaps(&self, from: i64, to: i64) -> bool {
-        let open = self.open.min_time().is_some_and(|min| min <= to) && self.open.max_time().is_some_and(|max| max >= from);
+        let open = self.open.min_time().is_some_and(|min| min <= to)
+            && self.open.max_time().is_some_and(|max| max >= from);
         open || self.closed.iter().any(|chunk| chunk.min <= to && chunk.max >= from)
     }
 

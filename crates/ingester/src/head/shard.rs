@@ -30,9 +30,8 @@ impl Shard {
     /// Finds a series by the canonical form of its labels. Parses nothing and allocates nothing.
     pub(crate) fn find(&self, hash: u64, label_bytes: &[u8]) -> Option<Slot> {
         let same = |&slot: &Slot| {
-            self.get(slot).is_some_and(|series| {
-                series.hash == hash && is_form_of(label_bytes, self.labels_of(series))
-            })
+            self.get(slot)
+                .is_some_and(|series| series.hash == hash && is_form_of(label_bytes, self.labels_of(series)))
         };
         self.index.find(hash, same).copied()
     }
@@ -127,7 +126,8 @@ impl Shard {
             if let Ok(entry) = self.index.find_entry(series.hash, |&other| other == slot) {
                 entry.remove();
             }
-            let metric = self.labels_of(&series).find(|(name, _)| *name == "__name__").map(|(_, value)| value);
+            let metric =
+                self.labels_of(&series).find(|(name, _)| *name == "__name__").map(|(_, value)| value);
             gone(metric);
             touched.extend(series.labels.iter());
             self.free.push(slot);
@@ -148,10 +148,6 @@ impl Shard {
     pub(crate) fn clear(&mut self, mut gone: impl FnMut(Option<&str>)) {
         let all: Vec<Slot> = self.iter().map(|(slot, _)| slot).collect();
         self.remove(&all, &mut gone);
-    }
-
-    pub(crate) fn num_series(&self) -> usize {
-        self.index.len()
     }
 }
 

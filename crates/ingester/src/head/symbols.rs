@@ -54,7 +54,8 @@ impl Symbols {
             }
         };
         let entries = &self.entries;
-        let hash = |&symbol: &Symbol| entries.get(symbol as usize).map_or(0, |entry| xxh3_64(entry.text.as_bytes()));
+        let hash =
+            |&symbol: &Symbol| entries.get(symbol as usize).map_or(0, |entry| xxh3_64(entry.text.as_bytes()));
         self.index.insert_unique(xxh3_64(text.as_bytes()), symbol, hash);
         symbol
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +14,7 @@ use super::reject::{Reason, Reject};
 use super::series::Verdict;
 use super::shard::{Shard, Slot};
 use super::{Limits, Totals};
+use crate::rate::Rate;
 use crate::wal::{self, Journal};
 
 /// How many shards a tenant has: pushes and queries of one tenant meet at a lock one time in so many.
@@ -37,6 +38,29 @@ pub(crate) struct Tenant {
     bound: AtomicI64,
     /// Wall time of the last push, in milliseconds.
     pub(crate) last_push_ms: AtomicI64,
+    pub(crate) usage: Usage,
+}
+
+/// What is counted by tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Samples stored per second.
+    pub(crate) rate: Rate,
+    discarded: [AtomicU64; Reason::COUNT],
+}
+
+impl Usage {
+    pub(crate) fn discard(&self, samples: &[u64; Reason::COUNT]) {
+        for (total, samples) in self.discarded.iter().zip(samples).filter(|(_, samples)| **samples > 0) {
+            total.fetch_add(*samples, Ordering::Relaxed);
+        }
+    }
+
+    /// Samples discarded so far, for each reason that has occurred.
+    pub(crate) fn discarded(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let totals = self.discarded.iter().map(|total| total.load(Ordering::Relaxed));
+        Reason::ALL.into_iter().zip(totals).filter(|(_, total)| *total > 0)
+    }
 }
 
 /// What became of a request's samples.
@@ -124,6 +148,7 @@ impl Tenant {
             max_time: AtomicI64::new(i64::MIN),
             bound: AtomicI64::new(i64::MIN),
             last_push_ms: AtomicI64::new(i64::MIN),
+            usage: Usage::default(),
         }
     }
 
@@ -158,8 +183,14 @@ impl Tenant {
             for _ in 0..2 {
                 for shard in 0..SHARDS {
                     let mine = |item: &&mut Item<'_>| !item.done && shard_of(item.hash) == shard;
-                    let mut batch =
-                        Batch { tenant: self, limits, bound, newest: &mut newest, outcome: &mut outcome, scratch };
+                    let mut batch = Batch {
+                        tenant: self,
+                        limits,
+                        bound,
+                        newest: &mut newest,
+                        outcome: &mut outcome,
+                        scratch,
+                    };
                     batch.push(shard, items.iter_mut().filter(mine), log)?;
                 }
                 if items.iter().all(|item| item.done) {
@@ -294,7 +325,12 @@ impl Tenant {
     }
 
     /// Replay: appends a chunk of a snapshot.
-    pub(crate) fn restore_chunk(&self, shard: usize, slot: Slot, chunk: &[u8]) -> Result<(), ringkit_tsdb::xor::Error> {
+    pub(crate) fn restore_chunk(
+        &self,
+        shard: usize,
+        slot: Slot,
+        chunk: &[u8],
+    ) -> Result<(), ringkit_tsdb::xor::Error> {
         let Some(shard) = self.shards.get(shard) else { return Ok(()) };
         let mut shard = shard.write();
         let Some(series) = shard.get_mut(slot) else { return Ok(()) };
@@ -328,9 +364,13 @@ fn parse<'a>(series: impl ExactSizeIterator<Item = &'a [u8]>, outcome: &mut Outc
             continue;
         }
         match view.label_bytes() {
-            Some(bytes) => items.push(Item { index, hash: labels::hash(bytes), view, canonical: None, done: false }),
+            Some(bytes) => {
+                items.push(Item { index, hash: labels::hash(bytes), view, canonical: None, done: false })
+            }
             None => match Canonical::of(view.labels()) {
-                Ok(form) => items.push(Item { index, hash: form.hash, view, canonical: Some(form), done: false }),
+                Ok(form) => {
+                    items.push(Item { index, hash: form.hash, view, canonical: Some(form), done: false })
+                }
                 Err(error) => outcome.reject(index, view.num_samples(), Reject::Labels(error)),
             },
         }
@@ -356,7 +396,9 @@ impl Batch<'_> {
         log: &impl Journal,
     ) -> Result<(), PushError> {
         let mut items = items.peekable();
-        let Some(lock) = self.tenant.shards.get(shard).filter(|_| items.peek().is_some()) else { return Ok(()) };
+        let Some(lock) = self.tenant.shards.get(shard).filter(|_| items.peek().is_some()) else {
+            return Ok(());
+        };
         let mut shard_guard = lock.write();
         if shard_guard.dead {
             return Err(PushError::Dead);
@@ -373,7 +415,8 @@ impl Batch<'_> {
         }
         let Scratch { frames, samples } = &mut *self.scratch;
         for samples in samples.chunks(MAX_RECORD_SAMPLES) {
-            put_samples(frames, samples.iter().copied()).map_err(|error| PushError::Log(wal::Failed::new(&error)))?;
+            put_samples(frames, samples.iter().copied())
+                .map_err(|error| PushError::Log(wal::Failed::new(&error)))?;
         }
         if !frames.is_empty() {
             self.outcome.position = log.append(frames).map_err(PushError::Log)?;
@@ -382,7 +425,12 @@ impl Batch<'_> {
     }
 
     /// Finds the series of an item or makes it. `None` if it belongs to another shard.
-    fn find_or_insert(&mut self, shard: &mut Shard, number: usize, item: &mut Item<'_>) -> Result<Option<Slot>, Reject> {
+    fn find_or_insert(
+        &mut self,
+        shard: &mut Shard,
+        number: usize,
+        item: &mut Item<'_>,
+    ) -> Result<Option<Slot>, Reject> {
         if let Some(slot) = shard.find(item.hash, item.label_bytes()) {
             return Ok(Some(slot));
         }
@@ -403,7 +451,9 @@ impl Batch<'_> {
         let Some(form) = &item.canonical else { return Ok(None) };
         // A series without a sample would never expire.
         let mut times = item.view.samples().map(|(time, _)| time);
-        if let Some(time) = times.next().filter(|&first| first < self.bound && times.all(|time| time < self.bound)) {
+        if let Some(time) =
+            times.next().filter(|&first| first < self.bound && times.all(|time| time < self.bound))
+        {
             return Err(Reject::OutOfBounds { time });
         }
         self.tenant.admit(metric_of(form), self.limits)?;

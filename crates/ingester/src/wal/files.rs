@@ -6,8 +6,6 @@ use std::path::Path;
 
 /// A directory tree on some disk.
 pub(crate) trait Files: Send + Sync + 'static {
-    /// Makes a directory and its parents; fine if it exists.
-    fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names of the files in a directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// The whole content of a file.
@@ -37,10 +35,6 @@ pub(crate) trait Output: Send {
 pub(crate) struct Disk;
 
 impl Files for Disk {
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
-    }
-
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -154,10 +148,6 @@ pub(crate) mod faulty {
     }
 
     impl Files for Faulty {
-        fn create_dir(&self, _dir: &Path) -> io::Result<()> {
-            Ok(())
-        }
-
         fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
             let state = self.0.lock();
             let inside = state.files.keys().filter(|path| path.parent() == Some(dir));

@@ -116,7 +116,8 @@ impl Fault {
 
 impl Replay<'_> {
     fn run(&mut self) -> Result<(), Error> {
-        let names = self.files.list(self.dir).map_err(|cause| Error::Read { path: self.dir.to_owned(), cause })?;
+        let names =
+            self.files.list(self.dir).map_err(|cause| Error::Read { path: self.dir.to_owned(), cause })?;
         if names.iter().any(|name| name == TEMPORARY) {
             // A snapshot that was not finished; the log it was to replace is all there.
             self.io(TEMPORARY, |files, path| files.remove(path))?;
@@ -145,7 +146,10 @@ impl Replay<'_> {
             expected = self.read_segment(base, Some(base) == last)?;
         }
         if self.done.found && last.is_none() {
-            self.damaged(&Kind::Segment.file_name(expected), Fault::new(0, "the log after the snapshot is missing"))?;
+            self.damaged(
+                &Kind::Segment.file_name(expected),
+                Fault::new(0, "the log after the snapshot is missing"),
+            )?;
         }
         self.done.end = expected;
         Ok(())
@@ -208,7 +212,8 @@ impl Replay<'_> {
         let header = Kind::Segment.header(base);
         let Some(body) = bytes.strip_prefix(&header) else {
             // The header is synced before the first batch is written, so only a crash right then cuts it.
-            let unfinished = bytes.len() <= HEADER_LEN && (header.starts_with(&bytes) || bytes.iter().all(|b| *b == 0));
+            let unfinished =
+                bytes.len() <= HEADER_LEN && (header.starts_with(&bytes) || bytes.iter().all(|b| *b == 0));
             if last && unfinished {
                 self.torn(&name, bytes.len() as u64);
             } else {

@@ -57,7 +57,8 @@ pub(super) fn drop_older(files: &dyn Files, dir: &Path, position: u64) -> io::Re
 }
 
 fn write(files: &dyn Files, path: &Path, head: &Head, position: u64) -> io::Result<u64> {
-    let mut out = Sink { output: files.create(path)?, buffer: Vec::with_capacity(2 * WRITE_BYTES), written: 0 };
+    let mut out =
+        Sink { output: files.create(path)?, buffer: Vec::with_capacity(2 * WRITE_BYTES), written: 0 };
     out.buffer.extend_from_slice(&Kind::Snapshot.header(position));
     let mut records = 0;
     for tenant in head.tenants() {
@@ -84,7 +85,11 @@ fn write_tenant(tenant: &Tenant, out: &mut Sink) -> io::Result<u64> {
             let copy = |series| {
                 let series: &crate::head::Series = series;
                 let labels = shard.labels_of(series).map(|(name, value)| (name.to_owned(), value.to_owned()));
-                Copied { id: series.id, labels: labels.collect(), chunks: series.chunks(i64::MIN, i64::MAX).collect() }
+                Copied {
+                    id: series.id,
+                    labels: labels.collect(),
+                    chunks: series.chunks(i64::MIN, i64::MAX).collect(),
+                }
             };
             shard.iter().map(|(_, series)| copy(series)).collect()
         };

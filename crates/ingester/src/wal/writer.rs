@@ -194,14 +194,19 @@ impl Writer {
 
     fn begin_segment(&mut self, position: u64) -> Result<(), Failed> {
         let path = self.dir.join(Kind::Segment.file_name(position));
-        self.output = create_segment(&*self.files, &self.dir, position).map_err(|error| Failed::write(&path, &error))?;
+        self.output = create_segment(&*self.files, &self.dir, position)
+            .map_err(|error| Failed::write(&path, &error))?;
         self.segment_bytes = 0;
         Ok(())
     }
 }
 
 /// Creates an empty segment so that it survives a crash.
-pub(super) fn create_segment(files: &dyn Files, dir: &std::path::Path, position: u64) -> io::Result<Box<dyn Output>> {
+pub(super) fn create_segment(
+    files: &dyn Files,
+    dir: &std::path::Path,
+    position: u64,
+) -> io::Result<Box<dyn Output>> {
     let mut output = files.create(&dir.join(Kind::Segment.file_name(position)))?;
     output.write_all(&Kind::Segment.header(position))?;
     output.sync()?;

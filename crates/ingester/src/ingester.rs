@@ -1,0 +1,127 @@
+//! What RPCs, pages and the service share.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use ringkit_config::Config;
+use ringkit_grpc::http_status;
+use ringkit_lifecycler::Handle;
+use ringkit_runtime::{CancellationToken, Clock, Families, Gate};
+use tokio::sync::{Notify, watch};
+use tonic::Status;
+
+use crate::head::Head;
+use crate::metrics::Metrics;
+use crate::rate::Rate;
+use crate::wal::Log;
+
+/// See the module.
+pub(crate) struct Ingester {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    /// Id in the ring.
+    pub(crate) id: Arc<str>,
+    /// Closed when no more samples are taken.
+    pub(crate) gate: Gate,
+    pub(crate) inflight_pushes: AtomicU64,
+    /// Samples stored per second, over all tenants.
+    pub(crate) rate: Rate,
+    /// Somebody wants this ingester to leave the ring and end.
+    pub(crate) shutdown: CancellationToken,
+    /// Whether the service has ended.
+    pub(crate) ended: watch::Sender<bool>,
+    /// Somebody wants a snapshot.
+    pub(crate) flush: Notify,
+    /// How many snapshots have been tried.
+    pub(crate) flushed: watch::Sender<u64>,
+    open: OnceLock<Open>,
+    handle: OnceLock<Handle>,
+}
+
+/// What there is once the log has been replayed.
+pub(crate) struct Open {
+    pub(crate) head: Arc<Head>,
+    pub(crate) log: Log,
+}
+
+impl Ingester {
+    pub(crate) fn new(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Self {
+        let id = config.ingester.lifecycler.id.as_str().into();
+        Self {
+            config,
+            clock,
+            metrics,
+            id,
+            gate: Gate::new(),
+            inflight_pushes: AtomicU64::new(0),
+            rate: Rate::default(),
+            shutdown: CancellationToken::new(),
+            ended: watch::Sender::new(false),
+            flush: Notify::new(),
+            flushed: watch::Sender::new(0),
+            open: OnceLock::new(),
+            handle: OnceLock::new(),
+        }
+    }
+
+    /// Head and log.
+    ///
+    /// # Errors
+    ///
+    /// 503 while the log is replayed.
+    pub(crate) fn open(&self) -> Result<&Open, Status> {
+        self.open.get().ok_or_else(|| http_status(503, "ingester is starting: replaying the write-ahead log"))
+    }
+
+    pub(crate) fn opened(&self) -> Option<&Open> {
+        self.open.get()
+    }
+
+    pub(crate) fn set_open(&self, open: Open) {
+        let _ = self.open.set(open);
+    }
+
+    /// The ring entry, once there is one.
+    pub(crate) fn handle(&self) -> Option<&Handle> {
+        self.handle.get()
+    }
+
+    pub(crate) fn set_handle(&self, handle: Handle) {
+        let _ = self.handle.set(handle);
+    }
+
+    /// Why this ingester cannot be relied on yet, or any more.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        let Some(open) = self.opened() else { return Err("replaying the write-ahead log".to_owned()) };
+        if let Some(failed) = open.log.failure() {
+            return Err(format!("the write-ahead log has failed: {failed}; restart on a healthy disk"));
+        }
+        match self.handle() {
+            Some(handle) => handle.ready(),
+            None => Err("not in the ring yet".to_owned()),
+        }
+    }
+
+    /// Tells metrics that are computed at scrape time.
+    pub(crate) fn collect(&self, out: &mut Families) {
+        let Some(open) = self.opened() else { return };
+        let tenants = open.head.tenants();
+        let series: usize = tenants.iter().map(|tenant| tenant.num_series()).sum();
+        out.gauge("cortex_ingester_memory_series", "Series in memory", &[], series as f64);
+        out.gauge("cortex_ingester_memory_users", "Tenants in memory", &[], tenants.len() as f64);
+        let (bytes, segments) = open.log.usage();
+        out.gauge("ringkit_wal_bytes", "Bytes of log since the last snapshot", &[], bytes as f64);
+        out.gauge("ringkit_wal_segments", "Files of the write-ahead log", &[], segments as f64);
+        for tenant in tenants {
+            let user = ("user", &*tenant.id);
+            let help = "Series with samples within the retention period, by tenant";
+            out.gauge("cortex_ingester_active_series", help, &[user], tenant.num_series() as f64);
+            for (reason, samples) in tenant.usage.discarded() {
+                let labels = [("reason", reason.label()), user];
+                let help = "Samples refused, by reason and tenant";
+                out.counter("cortex_discarded_samples_total", help, &labels, samples as f64);
+            }
+        }
+    }
+}
