@@ -199,10 +199,14 @@ impl Pool {
             .for_each_concurrent(MAX_CONCURRENT_CHECKS, |(address, peer)| async move {
                 let Err(reason) = self.check(peer).await else { return };
                 tracing::warn!(pool = self.0.options.name, %address, reason, "peer fails its health check");
-                // By identity: a channel made meanwhile has not failed.
-                self.remove_if("client failing its health check", |_, other| other.serial == peer.serial);
+                self.remove_failed(peer);
             })
             .await;
+    }
+
+    /// Drops this very channel: one made to the same address meanwhile has not failed.
+    fn remove_failed(&self, peer: &Peer) {
+        self.remove_if("client failing its health check", |_, other| other.serial == peer.serial);
     }
 
     async fn check(&self, peer: &Peer) -> Result<(), String> {
@@ -295,5 +299,24 @@ impl Service for PoolService {
             () = stop.cancelled() => Ok(()),
             () = rounds => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_check_drops_only_the_channel_it_was_made_on() {
+        let pool = Pool::new(PoolOptions::default(), metrics::Gauge::noop());
+        pool.channel("a:1").unwrap();
+        let failed = pool.0.peers.load().get("a:1").cloned().unwrap();
+        pool.remove("a:1");
+        pool.channel("a:1").unwrap();
+        pool.remove_failed(&failed);
+        assert_eq!(pool.addresses(), ["a:1"]);
+        let failed = pool.0.peers.load().get("a:1").cloned().unwrap();
+        pool.remove_failed(&failed);
+        assert_eq!(pool.addresses(), [""; 0]);
     }
 }

@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringkit_grpc::pool::Error;
-use ringkit_grpc::{Pool, PoolOptions, PoolService};
-use ringkit_proto::client::UserStatsRequest;
+use ringkit_grpc::{Pool, PoolOptions, PoolService, http_code};
 use ringkit_proto::client::ingester_client::IngesterClient;
+use ringkit_proto::client::{LabelMatcher, QueryRequest, UserStatsRequest};
 use ringkit_proto::cortexpb::WriteRequest;
 use ringkit_runtime::{CancellationToken, Service as _};
 use tokio::net::TcpListener;
@@ -92,7 +92,7 @@ async fn only_host_and_port_make_an_address() {
 async fn a_refused_connection_fails_the_call_at_once() {
     let rig = Rig::start().await;
     let address = rig.address.to_string();
-    rig.kill().await;
+    rig.stop().await;
     let (pool, _) = pool();
     let error = tokio::time::timeout(DEADLINE, push(&pool, &address)).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
@@ -121,7 +121,7 @@ async fn a_peer_that_died_and_one_that_hangs_are_dropped() {
     for address in [dead.address, well.address, hung.local_addr().unwrap()] {
         pool.channel(&address.to_string()).unwrap();
     }
-    dead.kill().await;
+    dead.stop().await;
     let _checks = run(pool.service());
     wait_for(&pool, &[well_at]).await;
 }
@@ -160,6 +160,41 @@ async fn a_call_outlives_its_channels_place_in_the_pool() {
     pool.retain([]);
     client.push(WriteRequest::default()).await.unwrap();
     assert_eq!(client.user_stats(UserStatsRequest {}).await.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_channel_connects_again_after_its_peer_restarted() {
+    let rig = Rig::start().await;
+    let at = rig.address;
+    let (pool, _) = pool();
+    let mut client = IngesterClient::new(pool.channel(&at.to_string()).unwrap());
+    client.push(WriteRequest::default()).await.unwrap();
+    rig.stop().await;
+    client.push(WriteRequest::default()).await.unwrap_err();
+    let _again = Rig::start_at(at).await;
+    let reached = async { while client.push(WriteRequest::default()).await.is_err() {} };
+    tokio::time::timeout(DEADLINE, reached).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_while_its_peer_sends_clients_away() {
+    let rig = Rig::start().await;
+    let (pool, _) = pool();
+    let mut client = IngesterClient::new(pool.channel(&rig.address.to_string()).unwrap());
+    let request = QueryRequest {
+        start_timestamp_ms: 429,
+        matchers: vec![LabelMatcher::default()],
+        ..Default::default()
+    };
+    let mut stream = client.query_stream(request).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    rig.begin_stop();
+    // Once new calls fail, the peer has been heard; the port is closed by then.
+    let heard = async { while client.push(WriteRequest::default()).await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, heard).await.unwrap();
+    rig.release();
+    assert_eq!(http_code(&stream.message().await.unwrap_err()), Some(429));
+    tokio::time::timeout(DEADLINE, rig.stop()).await.unwrap();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, Bytes};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use ringkit_grpc::{HttpCodeLayer, PeerChannel, PoolOptions, SnappyLayer, health_server, http_status, peer};
@@ -15,6 +15,7 @@ use ringkit_proto::client::{
     LabelNamesRequest, LabelNamesResponse, QueryRequest, QueryStreamResponse, TimeSeriesChunk,
 };
 use ringkit_proto::cortexpb::{WriteRequest, WriteResponse};
+use ringkit_runtime::CancellationToken;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -26,8 +27,11 @@ use tower::ServiceExt as _;
 
 pub(crate) const LIMIT: usize = 1 << 20;
 
-/// Fails with the code given as `limit`, else as asked.
-struct Scripted;
+/// Does as the fields of a request say.
+struct Scripted {
+    /// Opened by [`Rig::release`].
+    gate: CancellationToken,
+}
 
 #[tonic::async_trait]
 impl Ingester for Scripted {
@@ -48,8 +52,8 @@ impl Ingester for Scripted {
         }
     }
 
-    /// Answers with one series, then fails with the HTTP code in the start time, if any. With an end time, the
-    /// series has so many bytes.
+    /// Answers with one series of as many bytes as the end time, then fails with the HTTP code in the start time, if
+    /// any. With a matcher, what follows the series waits for the gate.
     async fn query_stream(
         &self,
         request: tonic::Request<QueryRequest>,
@@ -61,7 +65,15 @@ impl Ingester for Scripted {
         if let Some(code) = u16::try_from(request.start_timestamp_ms).ok().filter(|code| *code > 0) {
             items.push(Err(http_status(code, "later")));
         }
-        Ok(Response::new(Box::pin(stream::iter(items))))
+        let gate = (!request.matchers.is_empty()).then(|| self.gate.clone());
+        let rest = items.split_off(1);
+        let rest = stream::once(async move {
+            if let Some(gate) = gate {
+                gate.cancelled().await;
+            }
+            stream::iter(rest)
+        });
+        Ok(Response::new(Box::pin(stream::iter(items).chain(rest.flatten()))))
     }
 }
 
@@ -69,29 +81,48 @@ impl Ingester for Scripted {
 pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
     pub(crate) healthy: Arc<AtomicBool>,
+    gate: CancellationToken,
+    stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Rig {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let healthy = Arc::new(AtomicBool::new(true));
+        let (gate, stop) = (CancellationToken::new(), CancellationToken::new());
         let told = Arc::clone(&healthy);
+        let ingester = Scripted { gate: gate.clone() };
         let server = Server::builder()
             .layer(SnappyLayer::server(LIMIT))
             .layer(HttpCodeLayer)
             .add_service(health_server(move || told.load(Ordering::SeqCst)))
-            .add_service(IngesterServer::new(Scripted).max_decoding_message_size(LIMIT))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .add_service(IngesterServer::new(ingester).max_decoding_message_size(LIMIT))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { server.await.unwrap() });
-        Self { address, healthy, tasks }
+        Self { address, healthy, gate, stop, tasks }
     }
 
-    /// Ends the server and waits until its port is closed.
-    pub(crate) async fn kill(mut self) {
-        self.tasks.shutdown().await;
+    /// Closes the port and tells connected clients to go away; calls under way may end.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Lets streams go on that wait.
+    pub(crate) fn release(&self) {
+        self.gate.cancel();
+    }
+
+    /// Ends the server and waits until all connections are closed.
+    pub(crate) async fn stop(mut self) {
+        self.begin_stop();
+        while self.tasks.join_next().await.is_some() {}
     }
 
     pub(crate) fn client(&self, options: &PoolOptions) -> IngesterClient<PeerChannel> {
