@@ -1,5 +1,6 @@
 //! From configuration to a running process and to its end. Nothing here is global: a process may hold many apps.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::Unit;
+use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use ringkit_config::{Config, Loaded};
 use ringkit_kv::Stores;
@@ -20,9 +22,9 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::error::Error;
-use crate::process::{Process, Role};
+use crate::process::{Process, Provided, Role};
 use crate::ready::Ready;
-use crate::serve::{Closer, Listener, Protocol, bind, serve};
+use crate::serve::{Closer, Listener, Manner, Port, serve};
 use crate::{grpc, http, pages, rings, telemetry};
 
 /// The name of the module that owns the listeners.
@@ -132,7 +134,7 @@ impl AppBuilder {
         build_info(&meter);
         let config = Arc::new(self.config);
         let (http, grpc) = listen(&config, self.listeners, &meter)?;
-        let (http_addr, grpc_addr) = (local_addr("http", &http)?, local_addr("grpc", &grpc)?);
+        let (http_addr, grpc_addr) = (http.local_addr()?, grpc.local_addr()?);
         let closers = [http.closer(), grpc.closer()];
         tracing::info!(http = %http_addr, grpc = %grpc_addr, "listening");
 
@@ -150,8 +152,8 @@ impl AppBuilder {
         // The routes are complete only when all modules are built; the shell takes them when it starts.
         let routes = Arc::new(Mutex::new(None));
         let shell = Shell {
-            http: Some((http, http::protocol(&config.server))),
-            grpc: Some((grpc, grpc::protocol(&config.server))),
+            listeners: Some((http, grpc)),
+            manner: Arc::new(Manner::new(&config.server)),
             routes: Arc::clone(&routes),
             serving: None,
             drain: config.server.graceful_shutdown_timeout,
@@ -164,17 +166,30 @@ impl AppBuilder {
             grpc::router(std::mem::take(&mut process.grpc), ready.clone(), &config.server, &meter);
         let mut routers = std::mem::take(&mut process.routers);
         let links = std::mem::take(&mut process.links);
-        routers.push(pages::routes(&config, &ready, links, rendered, &meter));
+        routers.push(pages::routes(&config, &ready, links, rendered.clone(), &meter));
         let http_router = http::router(routers, &config.server, &meter)?;
         *routes.lock() = Some((http_router, grpc_router));
-        drop(process);
+        let provided = process.into_provided();
 
         let stop = CancellationToken::new();
         let reason = watch::Sender::new(None);
         let life = Life { group: group.clone(), supervisor, stop: stop.clone(), reason: reason.clone() };
         let deadlines = Deadlines { default: default_deadline(&config), by_name: stop_deadlines };
         let control = tokio::spawn(life.live(deadlines).instrument(span.clone()));
-        Ok(Running { http_addr, grpc_addr, group, ready, closers, stop, reason, control: Some(control) })
+        let control = Some(control);
+        Ok(Running {
+            http_addr,
+            grpc_addr,
+            group,
+            ready,
+            closers,
+            stop,
+            reason,
+            control,
+            provided,
+            rendered,
+            meter,
+        })
     }
 }
 
@@ -191,6 +206,9 @@ pub struct Running {
     stop: CancellationToken,
     reason: watch::Sender<Option<ExitReason>>,
     control: Option<JoinHandle<ShutdownReport>>,
+    provided: Provided,
+    rendered: PrometheusHandle,
+    meter: Meter,
 }
 
 impl fmt::Debug for Running {
@@ -263,6 +281,16 @@ impl Running {
     /// Name and state of every service, sorted by name.
     pub fn services(&self) -> BTreeMap<String, ServiceState> {
         self.ready.services().map(|(name, state)| (name.to_owned(), state)).collect()
+    }
+
+    /// The handle of type `T` that a role left with [`Process::provide`].
+    pub fn get<T: Any + Send + Sync + Clone>(&self) -> Option<T> {
+        self.provided.get()
+    }
+
+    /// What `/metrics` would answer.
+    pub fn metrics(&self) -> String {
+        pages::metrics_text(&self.rendered, &self.meter)
     }
 
     /// The service of one module, to stop or watch it alone.
@@ -436,26 +464,11 @@ fn listen(
     let server = &config.server;
     let (http, grpc) = match bound {
         Some(bound) => bound,
-        None => (
-            bind("http", &server.http_listen_address, server.http_listen_port)?,
-            bind("grpc", &server.grpc_listen_address, server.grpc_listen_port)?,
-        ),
+        None => (Port::Http.bind(server)?, Port::Grpc.bind(server)?),
     };
-    let adopt = |protocol, io: std::net::TcpListener, limit| {
-        Listener::new(protocol, io, limit, meter).map_err(|cause| unusable(protocol, cause))
-    };
-    let http = adopt("http", http, server.http_listen_conn_limit)?;
-    let grpc = adopt("grpc", grpc, server.grpc_listen_conn_limit)?;
+    let http = Listener::new(Port::Http, http, server, meter)?;
+    let grpc = Listener::new(Port::Grpc, grpc, server, meter)?;
     Ok((http, grpc))
-}
-
-fn local_addr(protocol: &'static str, listener: &Listener) -> Result<SocketAddr, Error> {
-    listener.local_addr().map_err(|cause| unusable(protocol, cause))
-}
-
-fn unusable(protocol: &'static str, cause: std::io::Error) -> Error {
-    let address = "the given listener".to_owned();
-    Error::Listen { protocol, address, cause, advice: "hand over a listener that is bound" }
 }
 
 fn build_info(meter: &Meter) {
@@ -470,8 +483,8 @@ fn build_info(meter: &Meter) {
 
 /// The module that owns the listeners: everything depends on it, so that it stops last.
 struct Shell {
-    http: Option<(Listener, Protocol)>,
-    grpc: Option<(Listener, Protocol)>,
+    listeners: Option<(Listener, Listener)>,
+    manner: Arc<Manner>,
     routes: Arc<Mutex<Option<(axum::Router, axum::Router)>>>,
     serving: Option<(axum::Router, axum::Router)>,
     drain: Duration,
@@ -485,14 +498,14 @@ impl Service for Shell {
     }
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), Cause> {
-        let (Some((http, speaks_http)), Some((grpc, speaks_grpc)), Some((http_routes, grpc_routes))) =
-            (self.http.take(), self.grpc.take(), self.serving.take())
+        let (Some((http, grpc)), Some((http_routes, grpc_routes))) =
+            (self.listeners.take(), self.serving.take())
         else {
             return Err("the listeners are gone".into());
         };
         let (http_cut, grpc_cut) = futures::join!(
-            serve(http, speaks_http, http_routes, stop.clone(), self.drain),
-            serve(grpc, speaks_grpc, grpc_routes, stop.clone(), self.drain),
+            serve(http, Arc::clone(&self.manner), http_routes, stop.clone(), self.drain),
+            serve(grpc, Arc::clone(&self.manner), grpc_routes, stop.clone(), self.drain),
         );
         if http_cut + grpc_cut > 0 {
             tracing::warn!(http = http_cut, grpc = grpc_cut, after = ?self.drain, "connections were cut");

@@ -1,26 +1,32 @@
-//! The gRPC side: one router out of everybody's services, health, deadlines, and HTTP/2 with its limits.
+//! The gRPC side: one router out of everybody's services, with health, deadlines, and what Go peers need.
 
-use std::task::{Context, Poll};
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
-use futures::future::BoxFuture;
-use hyper::server::conn::http2;
-use hyper_util::rt::TokioTimer;
+use futures::FutureExt as _;
+use futures::future::CatchUnwind;
+use metrics::Counter;
+use pin_project_lite::pin_project;
 use ringkit_config::ServerConfig;
 use ringkit_grpc::{HttpCodeLayer, SnappyLayer};
-use ringkit_runtime::{CancellationToken, Meter};
+use ringkit_runtime::Meter;
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
 use tonic::service::RoutesBuilder;
-use tonic::{Code, Status};
 use tower::{Layer, Service, ServiceBuilder};
 
+use crate::http::{panic_words, panics};
 use crate::measure::MeasureGrpc;
 use crate::ready::Ready;
-use crate::serve::{Protocol, Streams};
 
-/// Puts the services together with the health service, measured, held to the callers' deadlines, and fit for Go peers.
+/// Puts the services together with the health service: measured, held to the callers' deadlines, safe from panics in
+/// handlers, and fit for Go peers.
 pub(crate) fn router(
     mut services: RoutesBuilder,
     ready: Ready,
@@ -30,72 +36,82 @@ pub(crate) fn router(
     services.add_service(ringkit_grpc::health_server(move || ready.is_serving()));
     let layers = ServiceBuilder::new()
         .layer(MeasureGrpc::new(meter))
-        .layer(DeadlineLayer)
+        .layer(GuardLayer { panics: panics(meter) })
         .layer(HttpCodeLayer)
         .layer(SnappyLayer::server(config.grpc_server_max_recv_msg_size));
     services.routes().prepare().into_axum_router().layer(layers)
 }
 
-/// HTTP/2 as the configuration wants it.
-pub(crate) fn protocol(config: &ServerConfig) -> Protocol {
-    let streams = CancellationToken::new();
-    let mut builder = http2::Builder::new(Streams(streams.clone()));
-    let at_once = config.grpc_server_max_concurrent_streams;
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams((at_once > 0).then_some(at_once))
-        .keep_alive_interval(
-            (!config.grpc_server_keepalive_time.is_zero()).then_some(config.grpc_server_keepalive_time),
-        )
-        .keep_alive_timeout(config.grpc_server_keepalive_timeout)
-        // The windows follow the link: bulk pushes between zones are not held to one fixed window per round trip.
-        .adaptive_window(true);
-    Protocol::Http2 { builder, streams }
+/// Ends a call when the caller's `grpc-timeout` has passed, and answers for a handler that panicked.
+#[derive(Clone)]
+struct GuardLayer {
+    panics: Counter,
 }
 
-/// Drops a call's handler when the caller's `grpc-timeout` has passed.
-#[derive(Clone)]
-struct DeadlineLayer;
-
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = Deadline<S>;
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Deadline(inner)
+        Guarded { inner, panics: self.panics.clone() }
     }
 }
 
 #[derive(Clone)]
-struct Deadline<S>(S);
+struct Guarded<S> {
+    inner: S,
+    panics: Counter,
+}
 
-impl<S> Service<Request<Body>> for Deadline<S>
+impl<S, R> Service<Request<R>> for Guarded<S>
 where
-    S: Service<Request<Body>, Response = Response<tonic::body::Body>, Future: Send + 'static>,
+    S: Service<Request<R>, Response = Response<Body>>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+    type Future = GuardedFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let timeout = grpc_timeout(request.headers());
-        let answer = self.0.call(request);
-        match timeout {
-            None => Box::pin(answer),
-            Some(timeout) => {
-                Box::pin(async move {
-                    match tokio::time::timeout(timeout, answer).await {
-                        Ok(answer) => answer,
-                        Err(_) => Ok(Status::new(Code::DeadlineExceeded, "the caller's deadline has passed")
-                            .into_http()),
-                    }
-                })
-            }
-        }
+    fn call(&mut self, request: Request<R>) -> Self::Future {
+        let deadline = grpc_timeout(request.headers()).map(tokio::time::sleep);
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        GuardedFuture { answer, deadline, panics: self.panics.clone() }
     }
+}
+
+pin_project! {
+    struct GuardedFuture<F> {
+        #[pin]
+        answer: CatchUnwind<AssertUnwindSafe<F>>,
+        #[pin]
+        deadline: Option<Sleep>,
+        panics: Counter,
+    }
+}
+
+impl<F, E> Future for GuardedFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(answer) = this.answer.poll(cx) {
+            return Poll::Ready(answer.unwrap_or_else(|payload| Ok(panicked(this.panics, payload.as_ref()))));
+        }
+        let Some(deadline) = this.deadline.as_pin_mut() else { return Poll::Pending };
+        ready!(deadline.poll(cx));
+        Poll::Ready(Ok(Status::deadline_exceeded("the caller's deadline has passed").into_http()))
+    }
+}
+
+fn panicked(panics: &Counter, payload: &(dyn Any + Send)) -> Response<Body> {
+    panics.increment(1);
+    tracing::error!(panic = panic_words(payload), "a call's handler panicked");
+    Status::internal("internal error: the call's handler panicked").into_http()
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit. Anything else counts as no timeout.
@@ -119,6 +135,10 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use tonic::Code;
+
     use super::*;
 
     #[test]
@@ -132,5 +152,34 @@ mod tests {
         for bad in ["", "m", "1", "-1S", "123456789S", "1x", "1 S"] {
             assert_eq!(of(bad), None, "{bad:?}");
         }
+    }
+
+    /// The status that a guarded handler answers with.
+    async fn guarded<F>(timeout: &str, handler: fn() -> F) -> Code
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let inner = tower::service_fn(move |_: Request<()>| async move {
+            handler().await;
+            Ok::<_, Infallible>(Status::ok("").into_http())
+        });
+        let mut service = GuardLayer { panics: Counter::noop() }.layer(inner);
+        let request = Request::builder().header("grpc-timeout", timeout).body(()).unwrap();
+        let answer = service.call(request).await.unwrap();
+        Status::from_header_map(answer.headers()).unwrap().code()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_with_its_callers_deadline() {
+        async fn slow() {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        assert_eq!(guarded("3S", slow).await, Code::Ok);
+        assert_eq!(guarded("1S", slow).await, Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error() {
+        assert_eq!(guarded("1S", async || panic!("oh")).await, Code::Internal);
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP side: one router out of everybody's routes, and HTTP/1.1 with its timeouts.
+//! The HTTP side: one router out of everybody's routes, measured and guarded.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,8 +7,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
 use metrics::{Counter, Unit};
 use ringkit_config::ServerConfig;
 use ringkit_runtime::Meter;
@@ -17,7 +15,6 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::error::Error;
 use crate::measure::MeasureHttp;
-use crate::serve::Protocol;
 use crate::status::{HttpError, text};
 
 /// Puts the routers together, under the configured prefix, measured, and safe from panics in handlers.
@@ -31,8 +28,7 @@ pub(crate) fn router(routers: Vec<Router>, config: &ServerConfig, meter: &Meter)
         }
     }));
     let merged = merged.map_err(|payload| Error::Routes { message: panic_words(payload.as_ref()) })?;
-    let help = "Requests whose handler panicked; each is a bug.";
-    let panics = meter.counter("ringkit_request_panics_total", Unit::Count, help);
+    let panics = panics(meter);
     let read_timeout = at_least_a_moment(config.http_server_read_timeout);
     Ok(merged
         .fallback(async || HttpError::new(StatusCode::NOT_FOUND, "404 page not found"))
@@ -43,27 +39,21 @@ pub(crate) fn router(routers: Vec<Router>, config: &ServerConfig, meter: &Meter)
         .layer(MeasureHttp::new(meter)))
 }
 
+/// Counts panics of handlers, HTTP and gRPC.
+pub(crate) fn panics(meter: &Meter) -> Counter {
+    let help = "Requests whose handler panicked; each is a bug.";
+    meter.counter("ringkit_request_panics_total", Unit::Count, help)
+}
+
 fn panicked(panics: &Counter, payload: &(dyn Any + Send)) -> Response {
     panics.increment(1);
     tracing::error!(panic = panic_words(payload), "a request's handler panicked");
     text(StatusCode::INTERNAL_SERVER_ERROR, "internal error: the request's handler panicked\n")
 }
 
-fn panic_words(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_words(payload: &(dyn Any + Send)) -> String {
     let words = payload.downcast_ref::<&str>().map(|words| (*words).to_owned());
     words.or_else(|| payload.downcast_ref().cloned()).unwrap_or_else(|| "without a message".to_owned())
-}
-
-/// HTTP/1.1 with the configured timeouts.
-///
-/// The next request's head must be complete within the longer of the idle and the read timeout, and a body must not
-/// pause for longer than the read timeout; a peer that takes no bytes for the write timeout is cut off. 0 = no timeout.
-pub(crate) fn protocol(config: &ServerConfig) -> Protocol {
-    let mut builder = http1::Builder::new();
-    let (read, idle) = (config.http_server_read_timeout, config.http_server_idle_timeout);
-    let head = (!read.is_zero() && !idle.is_zero()).then_some(read.max(idle));
-    builder.timer(TokioTimer::new()).header_read_timeout(head);
-    Protocol::Http1 { builder, write_timeout: config.http_server_write_timeout }
 }
 
 /// A timeout of zero means none.

@@ -19,7 +19,7 @@ pub mod tenant;
 
 pub use self::app::{App, AppBuilder, ExitReason, Running};
 pub use self::error::Error;
-pub use self::process::{Process, Role};
+pub use self::process::{Process, Role, RoleInit};
 pub use self::rings::IngesterRing;
 pub use self::run::main;
 pub use self::tenant::{Tenant, TenantError};

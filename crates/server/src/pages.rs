@@ -58,17 +58,22 @@ pub(crate) fn routes(
         );
     if config.server.register_instrumentation {
         let meter = meter.clone();
-        router = router.route("/metrics", get(async move || metrics_text(&recorder, &meter)));
+        router = router.route("/metrics", get(async move || metrics_page(&recorder, &meter)));
     }
     router
 }
 
-fn metrics_text(recorder: &PrometheusHandle, meter: &Meter) -> Response {
+fn metrics_page(recorder: &PrometheusHandle, meter: &Meter) -> Response {
     const TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, TYPE)], metrics_text(recorder, meter)).into_response()
+}
+
+/// All metrics of a process, in the text exposition format.
+pub(crate) fn metrics_text(recorder: &PrometheusHandle, meter: &Meter) -> String {
     recorder.run_upkeep();
     let mut text = recorder.render();
     text.push_str(&meter.render_collected());
-    ([(header::CONTENT_TYPE, TYPE)], text).into_response()
+    text
 }
 
 /// Whether the caller asks for JSON, by Cortex's rule: the header contains the words.

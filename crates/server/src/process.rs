@@ -17,6 +17,9 @@ use tonic::service::RoutesBuilder;
 
 use crate::pages;
 
+/// Builds a role; may return no service.
+pub type RoleInit = fn(&mut Process) -> Result<Option<Box<dyn Service>>, Cause>;
+
 /// A module of a process, written by the crate that knows what it does.
 #[derive(Clone, Copy, Debug)]
 pub struct Role {
@@ -27,7 +30,7 @@ pub struct Role {
     /// Roles that must be built and running before it. The listeners (`server`) always are.
     pub dependencies: &'static [&'static str],
     /// Builds it: adds routes, pages and checks to the process, and returns the service that does the work.
-    pub init: fn(&mut Process) -> Result<Option<Box<dyn Service>>, Cause>,
+    pub init: RoleInit,
 }
 
 /// The process under construction.
@@ -51,7 +54,17 @@ pub struct Process {
     pub(crate) links: Vec<Link>,
     pub(crate) checks: Vec<Check>,
     pub(crate) stop_deadlines: BTreeMap<&'static str, Duration>,
-    provided: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    provided: Provided,
+}
+
+/// Handles that roles left, by their type.
+#[derive(Default)]
+pub(crate) struct Provided(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
+
+impl Provided {
+    pub(crate) fn get<T: Any + Send + Sync + Clone>(&self) -> Option<T> {
+        self.0.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref()).cloned()
+    }
 }
 
 /// A link of the index page.
@@ -100,7 +113,7 @@ impl Process {
             links: Vec::new(),
             checks: Vec::new(),
             stop_deadlines: BTreeMap::new(),
-            provided: HashMap::new(),
+            provided: Provided::default(),
         }
     }
 
@@ -143,12 +156,17 @@ impl Process {
 
     /// Leaves a handle for later roles, by its type; replaces an earlier one of that type.
     pub fn provide<T: Any + Send + Sync + Clone>(&mut self, value: T) {
-        self.provided.insert(TypeId::of::<T>(), Box::new(value));
+        self.provided.0.insert(TypeId::of::<T>(), Box::new(value));
     }
 
     /// The handle of type `T` left by an earlier role.
     pub fn get<T: Any + Send + Sync + Clone>(&self) -> Option<T> {
-        self.provided.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref()).cloned()
+        self.provided.get()
+    }
+
+    /// What remains when the process is built.
+    pub(crate) fn into_provided(self) -> Provided {
+        self.provided
     }
 
     /// Serves the state of `ring` under `path`, as HTML and, by `Accept: application/json`, in Cortex's JSON.

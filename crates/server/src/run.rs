@@ -94,7 +94,7 @@ fn load(default_target: &str, args: Vec<String>) -> Result<Loaded, u8> {
 }
 
 fn run(loaded: Loaded, roles: &[Role]) -> u8 {
-    telemetry::init(loaded.config.server.log_format.clone(), loaded.config.server.log_level.clone());
+    telemetry::init(loaded.config.server.log_format, loaded.config.server.log_level);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,142 +1,58 @@
-//! From a bound port to served connections: limits, stalls, graceful and sudden ends.
+//! From a bound port to served connections: limits, timeouts, graceful and sudden ends.
 
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::pin::{Pin, pin};
+mod listener;
+mod stall;
+
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use metrics::{Gauge, Unit};
-use parking_lot::Mutex;
-use ringkit_runtime::{Backoff, CancellationToken, Meter};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use ringkit_config::ServerConfig;
+use ringkit_runtime::{Backoff, CancellationToken};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
 use tracing::Instrument as _;
 
-use crate::error::Error;
+pub(crate) use self::listener::{Closer, Listener, Port};
+use self::stall::Unstalled;
 
-/// Binds a listener, or says which key to change.
-pub(crate) fn bind(protocol: &'static str, address: &str, port: u16) -> Result<std::net::TcpListener, Error> {
-    let host = if address.is_empty() { "0.0.0.0" } else { address };
-    let bound = std::net::TcpListener::bind((host, port));
-    bound.map_err(|cause| {
-        let advice = match cause.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another process has this port: stop it or choose another port (0 takes any free one)"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need privileges: choose a higher port, such as 9009 for http and 9095 for grpc"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: leave it empty to listen on all",
-            _ => "check the address",
-        };
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Error::Listen { protocol, address, cause, advice }
-    })
+/// How a port is served.
+pub(crate) struct Manner {
+    http: http1::Builder,
+    http_write_timeout: Duration,
+    grpc: ServerConfig,
 }
 
-/// A bound port, with what it counts and allows.
-pub(crate) struct Listener {
-    protocol: &'static str,
-    io: TcpListener,
-    closer: Arc<Closer>,
-    limit: Option<Arc<Semaphore>>,
-    connections: Gauge,
-    accept_errors: metrics::Counter,
-}
-
-impl Listener {
-    /// Takes over a bound port; `limit` is the number of connections at a time, 0 = any.
-    pub(crate) fn new(
-        protocol: &'static str,
-        io: std::net::TcpListener,
-        limit: usize,
-        meter: &Meter,
-    ) -> io::Result<Self> {
-        io.set_nonblocking(true)?;
-        let closer = Arc::new(Closer(Mutex::new(Some(io.try_clone()?.into()))));
-        let meter = meter.with("protocol", protocol);
-        let help = "The max number of TCP connections that can be accepted (0 means no limit).";
-        #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
-        meter.gauge("cortex_tcp_connections_limit", Unit::Count, help).set(limit as f64);
-        Ok(Self {
-            protocol,
-            io: TcpListener::from_std(io)?,
-            closer,
-            limit: (limit > 0).then(|| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))),
-            connections: meter.gauge(
-                "cortex_tcp_connections",
-                Unit::Count,
-                "Current number of accepted TCP connections.",
-            ),
-            accept_errors: meter.counter(
-                "ringkit_tcp_accept_errors_total",
-                Unit::Count,
-                "Connections that could not be accepted.",
-            ),
-        })
+impl Manner {
+    /// What the configuration says.
+    ///
+    /// HTTP: the next request's head must be complete within the longer of the idle and the read timeout; a peer that
+    /// takes no bytes for the write timeout is cut off. 0 = no timeout. (How fast a body must come is the router's part.)
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        let (read, idle) = (config.http_server_read_timeout, config.http_server_idle_timeout);
+        let head = (!read.is_zero() && !idle.is_zero()).then_some(read.max(idle));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(head);
+        Self { http, http_write_timeout: config.http_server_write_timeout, grpc: config.clone() }
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
-    }
-
-    /// Frees the port at once, from outside, as the end of a process would.
-    pub(crate) fn closer(&self) -> Arc<Closer> {
-        Arc::clone(&self.closer)
-    }
-}
-
-/// Stops a port from listening, whoever holds the listener.
-pub(crate) struct Closer(Mutex<Option<OwnedFd>>);
-
-impl Closer {
-    pub(crate) fn close(&self) {
-        if let Some(socket) = self.0.lock().take() {
-            // An error means that it is not listening any more.
-            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.closer.close();
-    }
-}
-
-/// What is spoken on a port.
-pub(crate) enum Protocol {
-    /// HTTP/1.1; a write that makes no progress for `write_timeout` ends the connection.
-    Http1 { builder: http1::Builder, write_timeout: Duration },
-    /// HTTP/2 without prior negotiation, as gRPC.
-    Http2 { builder: http2::Builder<Streams>, streams: CancellationToken },
-}
-
-/// Runs what a connection's streams spawn, and drops it with the server.
-#[derive(Clone, Debug)]
-pub(crate) struct Streams(pub(crate) CancellationToken);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, stream: F) {
-        let kill = self.0.clone();
-        let stream = async move {
-            kill.run_until_cancelled_owned(stream).await;
-        };
-        tokio::spawn(stream.in_current_span());
+    /// HTTP/2 without prior negotiation, one builder per connection: its streams are counted.
+    fn grpc(&self, streams: Streams) -> http2::Builder<Streams> {
+        let config = &self.grpc;
+        let at_once = config.grpc_server_max_concurrent_streams;
+        let probe = config.grpc_server_keepalive_time;
+        let mut builder = http2::Builder::new(streams);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams((at_once > 0).then_some(at_once))
+            .keep_alive_interval((!probe.is_zero()).then_some(probe))
+            .keep_alive_timeout(config.grpc_server_keepalive_timeout);
+        builder
     }
 }
 
@@ -144,51 +60,47 @@ where
 /// had to be cut. Dropping the future ends everything at once.
 pub(crate) async fn serve(
     listener: Listener,
-    protocol: Protocol,
+    manner: Arc<Manner>,
     service: axum::Router,
     stop: CancellationToken,
     drain: Duration,
 ) -> usize {
-    let protocol = Arc::new(protocol);
     // Streams are tasks of their own: they end with this future, however it ends.
-    let _kill_streams = match protocol.as_ref() {
-        Protocol::Http1 { .. } => None,
-        Protocol::Http2 { streams, .. } => Some(streams.clone().drop_guard()),
-    };
+    let kill = CancellationToken::new();
+    let _kill_streams = kill.clone().drop_guard();
     let mut connections = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let port = listener.port;
     loop {
-        let permit = match &listener.limit {
-            None => None,
-            Some(limit) => tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                permit = Arc::clone(limit).acquire_owned() => permit.ok(),
-            },
-        };
-        let (stream, peer) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = listener.io.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    listener.accept_errors.increment(1);
-                    tracing::warn!(protocol = listener.protocol, %error, "cannot accept a connection");
-                    // Out of file descriptors, most likely: time must pass before trying again is worth it.
-                    tokio::time::sleep(backoff.next()).await;
-                    continue;
-                }
-            },
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer, open) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(port = port.name(), %error, "cannot accept a connection");
+                // Out of file descriptors, most likely: time must pass before trying again is worth it.
+                let _ = tokio::time::timeout(backoff.next(), stop.cancelled()).await;
+                continue;
+            }
         };
         backoff.reset();
-        let open = Open::new(&listener.connections);
-        let connection = serve_one(Arc::clone(&protocol), stream, service.clone(), stop.clone());
+        // Answers are small and waited for.
+        let _ = stream.set_nodelay(true);
+        let (manner, service, stop, kill) =
+            (Arc::clone(&manner), service.clone(), stop.clone(), kill.clone());
         let connection = async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, error = %error, "connection ended");
+            let served = match port {
+                Port::Http => serve_http(&manner, stream, service, stop).await,
+                Port::Grpc => serve_grpc(&manner, stream, service, stop, kill).await,
+            };
+            if let Err(error) = served {
+                tracing::debug!(%peer, %error, "connection ended");
             }
-            drop((open, permit));
+            drop(open);
         };
         connections.spawn(connection.in_current_span());
     }
@@ -202,112 +114,100 @@ pub(crate) async fn serve(
     cut
 }
 
-async fn serve_one(
-    protocol: Arc<Protocol>,
+async fn serve_http(
+    manner: &Manner,
     stream: TcpStream,
     service: axum::Router,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
-    // Answers are small and waited for.
-    let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(service);
-    match protocol.as_ref() {
-        Protocol::Http1 { builder, write_timeout } => {
-            let io = TokioIo::new(Unstalled::new(stream, *write_timeout));
-            let mut connection = pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            }
-            connection.await
-        }
-        Protocol::Http2 { builder, .. } => {
-            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            }
-            connection.await
-        }
+    let io = TokioIo::new(Unstalled::new(stream, manner.http_write_timeout));
+    let mut connection = pin!(manner.http.serve_connection(io, TowerToHyperService::new(service)));
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
+    connection.await
 }
 
-/// Counts a connection for as long as it is open.
-struct Open(Gauge);
-
-impl Open {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
-/// A stream whose peer must take what is written to it: a write that waits longer than the timeout fails.
-struct Unstalled {
+async fn serve_grpc(
+    manner: &Manner,
     stream: TcpStream,
-    timeout: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-impl Unstalled {
-    fn new(stream: TcpStream, timeout: Duration) -> Self {
-        Self { stream, timeout, stalled: None }
-    }
-
-    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+    service: axum::Router,
+    stop: CancellationToken,
+    kill: CancellationToken,
+) -> hyper::Result<()> {
+    let config = &manner.grpc;
+    let longest_idle = config.grpc_server_max_connection_idle;
+    // Counting costs something on every call: it is left out where nobody asks for it.
+    let open = (longest_idle < FOREVER).then(|| watch::Sender::new(0));
+    let idle = idle_for(open.as_ref().map(watch::Sender::subscribe), longest_idle);
+    let streams = Streams { kill, open };
+    let builder = manner.grpc(streams);
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            return connection.await;
         }
-        if self.timeout.is_zero() {
-            return Poll::Pending;
+        () = idle => (),
+        () = tokio::time::sleep(config.grpc_server_max_connection_age) => (),
+    }
+    connection.as_mut().graceful_shutdown();
+    let grace = config.grpc_server_max_connection_age_grace;
+    tokio::time::timeout(grace, connection).await.unwrap_or(Ok(()))
+}
+
+/// Longer than any process lives: Cortex's way of saying that connections may stay.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Waits until no stream was open for `longest`; for ever if nobody counts.
+async fn idle_for(open: Option<watch::Receiver<usize>>, longest: Duration) {
+    let Some(mut open) = open else { return std::future::pending().await };
+    loop {
+        // The sender lives in the connection: when it is gone, nobody waits for this any more.
+        let _ = open.wait_for(|open| *open == 0).await;
+        if tokio::time::timeout(longest, open.changed()).await.is_err() {
+            return;
         }
-        let timeout = self.timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Unstalled {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+/// Runs the streams of a connection, and drops them with the server.
+#[derive(Clone)]
+struct Streams {
+    kill: CancellationToken,
+    open: Option<watch::Sender<usize>>,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        let counted = self.open.clone().map(Counted::new);
+        let kill = self.kill.clone();
+        let stream = async move {
+            let _counted = counted;
+            kill.run_until_cancelled_owned(stream).await;
+        };
+        tokio::spawn(stream.in_current_span());
     }
 }
 
-impl AsyncWrite for Unstalled {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watch(cx, written)
-    }
+struct Counted(watch::Sender<usize>);
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.watch(cx, written)
+impl Counted {
+    fn new(open: watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open)
     }
+}
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open = open.saturating_sub(1));
     }
 }

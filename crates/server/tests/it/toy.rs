@@ -14,22 +14,22 @@ use ringkit_server::{App, AppBuilder, IngesterRing, Process, Role, Running};
 use tokio::sync::Notify;
 
 /// The strings with which a toy is steered; a role's constructor has no other way in than the configuration.
-pub const FAIL_START: &str = "fail-start";
-pub const FAIL_RUN: &str = "fail-run";
-pub const FAIL_INIT: &str = "fail-init";
-pub const SLOW_STOP: &str = "slow-stop";
-pub const SLOW_START: &str = "slow-start";
+pub(crate) const FAIL_START: &str = "fail-start";
+pub(crate) const FAIL_RUN: &str = "fail-run";
+pub(crate) const FAIL_INIT: &str = "fail-init";
+pub(crate) const SLOW_STOP: &str = "slow-stop";
+pub(crate) const SLOW_START: &str = "slow-start";
 
-pub const TOY: Role = Role { name: "toy", visible: true, dependencies: &["ring"], init };
+pub(crate) const TOY: Role = Role { name: "toy", visible: true, dependencies: &["ring"], init };
 
 /// What the toy shares with its test.
 #[derive(Clone, Default)]
-pub struct Strings(pub Arc<Inner>);
+pub(crate) struct Strings(pub(crate) Arc<Inner>);
 
 #[derive(Default)]
-pub struct Inner {
-    pub ready: AtomicBool,
-    pub go: Notify,
+pub(crate) struct Inner {
+    pub(crate) ready: AtomicBool,
+    pub(crate) go: Notify,
 }
 
 struct Toy {
@@ -106,7 +106,7 @@ impl Service for Toy {
     }
 }
 
-pub fn config(how: &str) -> Config {
+pub(crate) fn config(how: &str) -> Config {
     let mut config = Config::default();
     config.http_prefix = how.to_owned();
     config.target = vec!["toy".into()];
@@ -119,43 +119,43 @@ pub fn config(how: &str) -> Config {
     config
 }
 
-pub fn app(config: Config) -> AppBuilder {
+pub(crate) fn app(config: Config) -> AppBuilder {
     App::builder(config).roles(&[TOY]).stores(Stores::new())
 }
 
-pub async fn start(how: &str) -> Running {
+pub(crate) async fn start(how: &str) -> Running {
     app(config(how)).start().await.unwrap()
 }
 
 /// Starts a toy and wakes it.
-pub async fn start_ready(how: &str) -> Running {
+pub(crate) async fn start_ready(how: &str) -> Running {
     let running = start(how).await;
     post_to(&running, "/toy/wake").await;
     running.ready().await.unwrap();
     running
 }
 
-pub fn url(running: &Running, path: &str) -> String {
+pub(crate) fn url(running: &Running, path: &str) -> String {
     format!("http://{}{path}", running.http_addr)
 }
 
 /// Status and text of an answer.
-pub async fn get_from(running: &Running, path: &str) -> (u16, String) {
+pub(crate) async fn get_from(running: &Running, path: &str) -> (u16, String) {
     get_as(running, path, "*/*").await
 }
 
-pub async fn get_as(running: &Running, path: &str, accept: &str) -> (u16, String) {
+pub(crate) async fn get_as(running: &Running, path: &str, accept: &str) -> (u16, String) {
     let request = reqwest::Client::new().get(url(running, path)).header("accept", accept);
     let answer = request.send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-pub async fn post_to(running: &Running, path: &str) -> u16 {
+pub(crate) async fn post_to(running: &Running, path: &str) -> u16 {
     reqwest::Client::new().post(url(running, path)).send().await.unwrap().status().as_u16()
 }
 
 /// Asks again until it holds; fails after ten seconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let asked = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
