@@ -35,7 +35,11 @@ pub(crate) struct Args {
 /// Flags that are no keys: name, whether it stands alone, one line of help.
 pub(crate) const SPECIAL: &[(&str, bool, &str)] = &[
     ("config.file", false, "Configuration file; repeatable or separated by commas, the later wins."),
-    ("config.expand-env", true, "Replace $VAR, ${VAR} and ${VAR:default} in the file by environment variables."),
+    (
+        "config.expand-env",
+        true,
+        "Replace $VAR, ${VAR} and ${VAR:default} in the file by environment variables.",
+    ),
     ("print.config", true, "Print the effective configuration, then run."),
     ("modules", true, "Print what -target may name, and exit."),
     ("version", true, "Print the version, and exit."),
@@ -140,7 +144,11 @@ impl Args {
         match Names::get().flag(&flag.name) {
             Some(known) => {
                 flag.valued(known == CortexFlag::Switch, rest, findings);
-                findings.warn(&origin, "", "this flag is Cortex's; ringkit does not implement it and ignores it");
+                findings.warn(
+                    &origin,
+                    "",
+                    "this flag is Cortex's; ringkit does not implement it and ignores it",
+                );
             }
             None => {
                 let names = flags().keys().map(String::as_str).chain(SPECIAL.iter().map(|(name, ..)| *name));
@@ -150,7 +158,14 @@ impl Args {
         }
     }
 
-    fn value(&mut self, path: &str, leaf: &LeafShape, value: String, origin: &Origin, findings: &mut Findings) {
+    fn value(
+        &mut self,
+        path: &str,
+        leaf: &LeafShape,
+        value: String,
+        origin: &Origin,
+        findings: &mut Findings,
+    ) {
         let mut notes = Vec::new();
         match (leaf.check)(&Raw::Text(value), &mut notes) {
             Ok(value) => self.values.push((path.to_owned(), leaf.kind.appends, value, origin.clone())),
@@ -163,7 +178,8 @@ impl Args {
 
     fn special(&mut self, name: &str, value: &str, origin: &Origin, findings: &mut Findings) {
         if name == "config.file" {
-            self.files.extend(value.split(',').map(str::trim).filter(|file| !file.is_empty()).map(str::to_owned));
+            self.files
+                .extend(value.split(',').map(str::trim).filter(|file| !file.is_empty()).map(str::to_owned));
             return;
         }
         let on = match <bool as crate::schema::Leaf>::parse(&Raw::Text(value.to_owned()), &mut Vec::new()) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    problems::Rules,
     schema::section,
     units::{Secret, choice},
 };
@@ -132,5 +133,83 @@ section! {
         pub wal_snapshot_bytes: u64 = 1_073_741_824, "wal-snapshot-bytes";
         /// Start although the log is damaged in the middle, leaving out what cannot be read (ringkit's own key).
         pub wal_repair: bool = false, "wal-repair";
+    }
+}
+
+impl BlocksStorageConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        // Which backend there is, is known to who opens it.
+        let Self { backend: _, s3: _, filesystem: FilesystemConfig { dir: _ }, bucket_store, tsdb } = self;
+        bucket_store.validate(&mut rules.below("bucket_store"));
+        tsdb.validate(&mut rules.below("tsdb"));
+    }
+}
+
+impl BucketStoreConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            sync_dir,
+            sync_interval,
+            ignore_deletion_mark_delay: _,
+            bucket_index:
+                BucketIndexConfig {
+                    enabled: _,
+                    update_on_error_interval: _,
+                    idle_timeout: _,
+                    max_stale_period: _,
+                },
+        } = self;
+        rules.require(!sync_dir.is_empty(), "sync_dir", "is empty: name a directory");
+        rules.require(!sync_interval.is_zero(), "sync_interval", "must be longer than 0");
+    }
+}
+
+impl TsdbConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        /// Cortex's own bound.
+        const LONGEST_COMPACTION_INTERVAL: Duration = Duration::from_secs(30 * 60);
+        let Self {
+            dir,
+            block_ranges_period,
+            retention_period,
+            ship_interval,
+            ship_concurrency,
+            head_compaction_interval,
+            head_compaction_idle_timeout: _,
+            wal_segment_size_bytes,
+            flush_blocks_on_shutdown: _,
+            wal_sync: _,
+            wal_snapshot_bytes: _,
+            wal_repair: _,
+        } = self;
+        rules.require(!dir.is_empty(), "dir", "is empty: name a directory");
+        rules.require(
+            !block_ranges_period.is_empty() && block_ranges_period.iter().all(|range| !range.is_zero()),
+            "block_ranges_period",
+            "needs at least one time range, each longer than 0",
+        );
+        let nested =
+            |pair: &[Duration]| matches!(pair, [a, b] if b > a && b.as_nanos() % a.as_nanos().max(1) == 0);
+        rules.require(
+            block_ranges_period.windows(2).all(nested),
+            "block_ranges_period",
+            "each time range must be a multiple of the one before",
+        );
+        rules.advise(
+            block_ranges_period.first().is_none_or(|range| retention_period >= range),
+            "retention_period",
+            "is shorter than a block: blocks may be gone before store-gateways have them",
+        );
+        rules.require(
+            ship_interval.is_zero() || *ship_concurrency > 0,
+            "ship_concurrency",
+            "must be at least 1, or no block is ever shipped",
+        );
+        rules.require(
+            !head_compaction_interval.is_zero() && *head_compaction_interval <= LONGEST_COMPACTION_INTERVAL,
+            "head_compaction_interval",
+            "must be longer than 0 and at most 30m",
+        );
+        rules.require(*wal_segment_size_bytes > 0, "wal_segment_size_bytes", "must be at least 1");
     }
 }

@@ -57,7 +57,8 @@ impl Check<'_> {
                 }
             }
             _ => {
-                let message = format!("expected a block of keys, found {}", crate::units::shown(&node.to_raw()));
+                let message =
+                    format!("expected a block of keys, found {}", crate::units::shown(&node.to_raw()));
                 let origin = self.at(node.mark);
                 self.findings.error(&origin, path, message);
             }
@@ -84,9 +85,14 @@ impl Check<'_> {
                 if !entry.value.is_empty() {
                     self.section(&entry.value, below, &path);
                 } else if above.is_empty() {
-                    self.findings.error(&origin, path, "the block is empty: give it keys, or remove the line");
+                    self.findings.error(
+                        &origin,
+                        path,
+                        "the block is empty: give it keys, or remove the line",
+                    );
                 } else {
-                    let message = "the block is empty: its defaults hold (Cortex would set all its keys to zero)";
+                    let message =
+                        "the block is empty: its defaults hold (Cortex would set all its keys to zero)";
                     self.findings.warn(&origin, path, message);
                 }
             }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use crate::{
     kv::KvStoreConfig,
     lifecycler::interfaces,
+    limits::LimitsConfig,
+    problems::Rules,
     schema::section,
     units::{Hostname, choice, hostname},
+    validate::heartbeats,
 };
 
 choice! {
@@ -132,5 +135,103 @@ section! {
         pub max_inflight_push_requests: usize = 0, "max-inflight-push-requests";
         /// Calls to ingesters in flight.
         pub max_inflight_client_requests: usize = 0, "max-inflight-client-requests";
+    }
+}
+
+impl DistributorConfig {
+    pub(crate) fn validate(&self, limits: &LimitsConfig, rules: &mut Rules<'_>) {
+        let Self {
+            pool: PoolConfig { client_cleanup_period, health_check_ingesters: _ },
+            ha_tracker,
+            max_recv_msg_size,
+            otlp_max_recv_msg_size: _,
+            remote_timeout,
+            extra_queue_delay: _,
+            sharding_strategy,
+            shard_by_all_labels: _,
+            extend_writes: _,
+            sign_write_requests: _,
+            sign_write_requests_keys: _,
+            use_stream_push: _,
+            remote_writev2_enabled: _,
+            accept_unknown_remote_write_content_type: _,
+            ring,
+            num_push_workers: _,
+            num_query_workers: _,
+            instance_limits,
+            read_grace: _,
+            read_quorum: _,
+        } = self;
+        rules.require(
+            !client_cleanup_period.is_zero(),
+            "pool.client_cleanup_period",
+            "must be longer than 0",
+        );
+        ha_tracker.validate(&mut rules.below("ha_tracker"));
+        rules.require(*max_recv_msg_size > 0, "max_recv_msg_size", "must be at least 1");
+        rules.require(!remote_timeout.is_zero(), "remote_timeout", "must be longer than 0");
+        rules.require(
+            *sharding_strategy == ShardingStrategy::Default || limits.ingestion_tenant_shard_size > 0,
+            "sharding_strategy",
+            "shuffle-sharding needs `limits.ingestion_tenant_shard_size` above 0",
+        );
+        ring.validate(&mut rules.below("ring"));
+        instance_limits.validate(&mut rules.below("instance_limits"));
+    }
+}
+
+impl HaTrackerConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            enable_ha_tracker,
+            ha_tracker_update_timeout: _,
+            ha_tracker_update_timeout_jitter_max: _,
+            enable_startup_sync: _,
+            kvstore: _,
+        } = self;
+        rules.advise(
+            !enable_ha_tracker,
+            "enable_ha_tracker",
+            "is not built yet: samples of all replicas of a Prometheus are stored",
+        );
+    }
+}
+
+impl DistributorRingConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            // Rings share stores: the root checks them.
+            kvstore: _,
+            heartbeat_period,
+            heartbeat_timeout,
+            detailed_metrics_enabled: _,
+            instance_id,
+            instance_interface_names,
+            instance_port: _,
+            instance_addr,
+        } = self;
+        heartbeats(*heartbeat_period, *heartbeat_timeout, rules);
+        rules.require(
+            !instance_id.is_empty(),
+            "instance_id",
+            "is empty: an instance needs a name that no other has",
+        );
+        rules.require(
+            !instance_addr.is_empty() || !instance_interface_names.is_empty(),
+            "instance_interface_names",
+            "is empty, and `instance_addr` too: there is nothing to advertise",
+        );
+    }
+}
+
+impl DistributorInstanceLimits {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self { max_ingestion_rate, max_inflight_push_requests: _, max_inflight_client_requests: _ } =
+            self;
+        rules.require(
+            *max_ingestion_rate >= 0.0,
+            "max_ingestion_rate",
+            "cannot be negative; 0 means no limit",
+        );
     }
 }

@@ -93,7 +93,8 @@ fn reference(text: &str) -> (Option<&str>, usize) {
         },
         Some(c) if special(c) => (Some(&text[..1]), 1),
         _ => {
-            let len = text.len() - text.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
+            let len =
+                text.len() - text.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
             if len == 0 { (None, 0) } else { (Some(&text[..len]), len) }
         }
     }
@@ -104,7 +105,8 @@ mod tests {
     use super::*;
 
     fn expanded(text: &str) -> String {
-        let env = [("HOST", "consul"), ("EMPTY", ""), ("9", "nine")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let env =
+            [("HOST", "consul"), ("EMPTY", ""), ("9", "nine")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         expand(text, &env.into())
     }
 

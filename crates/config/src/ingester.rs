@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    lifecycler::LifecyclerConfig,
-    schema::section,
-    units::choice,
-};
+use crate::{lifecycler::LifecyclerConfig, problems::Rules, schema::section, units::choice};
 
 section! {
     /// The ingester.
@@ -123,5 +119,94 @@ section! {
         pub interval: Duration = Duration::from_secs(5), "interval";
         /// Longest wait for the answer to a check.
         pub timeout: Duration = Duration::from_secs(1), "timeout";
+    }
+}
+
+/// What a client's `tls_enabled` is answered with until TLS is built.
+pub(crate) const NO_TLS: &str = "TLS is not built yet: set it to false to speak in plain text";
+
+impl IngesterConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            lifecycler,
+            rate_update_period,
+            instance_limits,
+            ignore_series_limit_for_metric_names: _,
+            admin_limit_message: _,
+        } = self;
+        lifecycler.validate(&mut rules.below("lifecycler"));
+        rules.require(!rate_update_period.is_zero(), "rate_update_period", "must be longer than 0");
+        instance_limits.validate(&mut rules.below("instance_limits"));
+    }
+}
+
+impl IngesterInstanceLimits {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            max_ingestion_rate,
+            max_tenants: _,
+            max_series: _,
+            max_inflight_push_requests: _,
+            max_inflight_query_requests: _,
+        } = self;
+        rules.require(
+            *max_ingestion_rate >= 0.0,
+            "max_ingestion_rate",
+            "cannot be negative; 0 means no limit",
+        );
+    }
+}
+
+impl IngesterClientConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self { grpc_client_config, max_inflight_push_requests: _ } = self;
+        grpc_client_config.validate(&mut rules.below("grpc_client_config"));
+    }
+}
+
+impl GrpcClientConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            max_recv_msg_size,
+            max_send_msg_size,
+            grpc_compression,
+            rate_limit,
+            rate_limit_burst: _,
+            backoff_on_ratelimits: _,
+            backoff_config: BackoffConfig { min_period, max_period, max_retries: _ },
+            tls_enabled,
+            tls_cert_path: _,
+            tls_key_path: _,
+            tls_ca_path: _,
+            tls_server_name: _,
+            tls_insecure_skip_verify: _,
+            connect_timeout: _,
+            healthcheck_config,
+        } = self;
+        rules.require(*max_recv_msg_size > 0, "max_recv_msg_size", "must be at least 1");
+        rules.require(*max_send_msg_size > 0, "max_send_msg_size", "must be at least 1");
+        grpc_compression.validate(rules);
+        rules.require(*rate_limit >= 0.0, "rate_limit", "cannot be negative; 0 means no limit");
+        rules.require(min_period <= max_period, "backoff_config.min_period", "is longer than `max_period`");
+        rules.require(!tls_enabled, "tls_enabled", NO_TLS);
+        healthcheck_config.validate(&mut rules.below("healthcheck_config"));
+    }
+}
+
+impl GrpcCompression {
+    pub(crate) fn validate(self, rules: &mut Rules<'_>) {
+        rules.advise(
+            matches!(self, Self::None | Self::SnappyBlock),
+            "grpc_compression",
+            "only snappy-block and none are built yet",
+        );
+    }
+}
+
+impl HealthcheckConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self { unhealthy_threshold, interval, timeout } = self;
+        rules.require(*unhealthy_threshold == 0 || !interval.is_zero(), "interval", "must be longer than 0");
+        rules.require(*unhealthy_threshold == 0 || !timeout.is_zero(), "timeout", "must be longer than 0");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    problems::Rules,
     schema::section,
     units::{Optional, Secret, choice},
 };
@@ -190,5 +191,129 @@ section! {
         pub max_value_bytes: u64 = 0, "max-value-bytes";
         /// Longest wait at start for the primary, after which a synced secondary is enough.
         pub start_timeout: Duration = Duration::from_secs(10), "start-timeout";
+    }
+}
+
+impl KvStoreConfig {
+    /// Whether values go to `store`, alone or as one of two.
+    pub(crate) fn uses(&self, store: KvStore) -> bool {
+        self.store == store
+            || self.store == KvStore::Multi
+                && [self.multi.primary, self.multi.secondary].contains(&Some(store))
+    }
+
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self { store: _, prefix: _, consul, dynamodb: _, etcd, multi, own: _ } = self;
+        if self.uses(KvStore::Consul) {
+            consul.validate(&mut rules.below("consul"));
+        }
+        if self.uses(KvStore::Etcd) {
+            etcd.validate(&mut rules.below("etcd"));
+        }
+        if self.store == KvStore::Multi {
+            multi.validate(&mut rules.below("multi"));
+        }
+    }
+}
+
+impl ConsulConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            host,
+            acl_token: _,
+            http_client_timeout,
+            consistent_reads: _,
+            watch_rate_limit,
+            watch_burst_size,
+            tls_enabled: _,
+            tls_cert_path,
+            tls_key_path,
+            tls_ca_path: _,
+            tls_server_name: _,
+            tls_insecure_skip_verify: _,
+        } = self;
+        rules.require(!host.is_empty(), "host", "is empty, but the store is consul: give host:port");
+        rules.require(!http_client_timeout.is_zero(), "http_client_timeout", "must be longer than 0");
+        rules.require(*watch_rate_limit >= 0.0, "watch_rate_limit", "cannot be negative");
+        rules.require(
+            *watch_rate_limit == 0.0 || *watch_burst_size > 0,
+            "watch_burst_size",
+            "must be at least 1 with a rate limit, or no watch will ever run",
+        );
+        both_or_neither(tls_cert_path, tls_key_path, rules);
+    }
+}
+
+impl EtcdConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            endpoints,
+            dial_timeout,
+            max_retries: _,
+            tls_enabled: _,
+            tls_cert_path,
+            tls_key_path,
+            tls_ca_path: _,
+            tls_server_name: _,
+            tls_insecure_skip_verify: _,
+            username,
+            password,
+            ping_without_stream_allowed: _,
+        } = self;
+        rules.require(
+            !endpoints.is_empty(),
+            "endpoints",
+            "is empty, but the store is etcd: list its members",
+        );
+        rules.require(!dial_timeout.is_zero(), "dial_timeout", "must be longer than 0");
+        rules.require(
+            password.is_empty() || !username.is_empty(),
+            "username",
+            "is empty, but `password` is set: one is useless without the other",
+        );
+        both_or_neither(tls_cert_path, tls_key_path, rules);
+    }
+}
+
+fn both_or_neither(cert: &str, key: &str, rules: &mut Rules<'_>) {
+    let lonely = if cert.is_empty() { "tls_key_path" } else { "tls_cert_path" };
+    let both = "set both `tls_cert_path` and `tls_key_path`, or neither";
+    rules.require(cert.is_empty() == key.is_empty(), lonely, both);
+}
+
+impl MultiConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            primary,
+            secondary,
+            mirror_enabled,
+            mirror_timeout: _,
+            mirror_mode: _,
+            read_mode,
+            reconcile_interval: _,
+            mirror_drain_timeout: _,
+            switch_gate: _,
+            switch_gate_timeout: _,
+            max_value_bytes: _,
+            start_timeout: _,
+        } = self;
+        for (key, store) in [("primary", primary), ("secondary", secondary)] {
+            rules.require(
+                store.is_some(),
+                key,
+                "is not set, but the store is multi: it needs a primary and a secondary",
+            );
+            rules.require(*store != Some(KvStore::Multi), key, "cannot be multi itself");
+        }
+        rules.require(
+            primary.is_none() || primary != secondary,
+            "secondary",
+            "is the primary too: the two stores must differ",
+        );
+        rules.advise(
+            *mirror_enabled || *read_mode == ReadMode::Union,
+            "mirror_enabled",
+            "is false: the secondary gets no writes until the runtime configuration says otherwise",
+        );
     }
 }

@@ -28,32 +28,35 @@ mod units;
 mod validate;
 mod yaml;
 
+pub use args::Ask;
 pub use blocks::{
-    BlocksStorageConfig, BucketBackend, BucketIndexConfig, BucketStoreConfig, FilesystemConfig, S3Config, TsdbConfig,
-    WalSync,
+    BlocksStorageConfig, BucketBackend, BucketIndexConfig, BucketStoreConfig, FilesystemConfig, S3Config,
+    TsdbConfig, WalSync,
 };
 pub use distributor::{
-    DistributorConfig, DistributorInstanceLimits, DistributorRingConfig, HaTrackerConfig, PoolConfig, ReadQuorum,
-    ShardingStrategy,
+    DistributorConfig, DistributorInstanceLimits, DistributorRingConfig, HaTrackerConfig, PoolConfig,
+    ReadQuorum, ShardingStrategy,
 };
 pub use ingester::{
-    BackoffConfig, GrpcClientConfig, GrpcCompression, HealthcheckConfig, IngesterClientConfig, IngesterConfig,
-    IngesterInstanceLimits,
+    BackoffConfig, GrpcClientConfig, GrpcCompression, HealthcheckConfig, IngesterClientConfig,
+    IngesterConfig, IngesterInstanceLimits,
 };
 pub use kv::{
     ConsulConfig, DynamoDbConfig, EtcdConfig, KvStore, KvStoreConfig, MirrorMode, MultiConfig, Own, ReadMode,
 };
 pub use lifecycler::{LifecyclerConfig, TokensGeneratorStrategy};
 pub use limits::{IngestionRateStrategy, LimitsConfig};
-pub use args::Ask;
 pub use load::{Loaded, Origins, load, load_process, parse_yaml};
 pub use memberlist::MemberlistConfig;
 pub use problems::{LoadError, Origin, Problem, Warning};
 pub use reference::{flags_help, json_schema, reference_yaml};
 pub use ring::{BackendsConfig, RingConfig, RingDefaults};
 pub use server::{ApiConfig, ListenerTlsConfig, LogFormat, LogLevel, ServerConfig};
-pub use store_gateway::{QuerierConfig, StoreGatewayClientConfig, StoreGatewayConfig, StoreGatewayRingConfig};
+pub use store_gateway::{
+    QuerierConfig, StoreGatewayClientConfig, StoreGatewayConfig, StoreGatewayRingConfig,
+};
 pub use units::{AutoDuration, Secret};
+pub use validate::TARGETS;
 
 use schema::section;
 use units::Csv;

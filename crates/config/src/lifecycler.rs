@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::{
+    problems::Rules,
     ring::RingConfig,
     schema::section,
     units::{AutoDuration, Hostname, choice, hostname},
+    validate::heartbeats,
 };
 
 choice! {
@@ -58,5 +60,47 @@ section! {
         pub port: u16 = 0, "lifecycler.port";
         /// Name in the ring, which must be unique; this machine's name if not given.
         pub id: String as Hostname = hostname(), "lifecycler.ID";
+    }
+}
+
+impl LifecyclerConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            ring,
+            num_tokens,
+            tokens_generator_strategy,
+            heartbeat_period,
+            observe_period: _,
+            join_after: _,
+            min_ready_duration: _,
+            interface_names,
+            final_sleep: _,
+            tokens_file_path: _,
+            availability_zone,
+            unregister_on_shutdown: _,
+            readiness_check_ring_health: _,
+            address,
+            port: _,
+            id,
+        } = self;
+        ring.validate(&mut rules.below("ring"));
+        heartbeats(*heartbeat_period, ring.heartbeat_timeout, rules);
+        rules.advise(*num_tokens > 0, "num_tokens", "without tokens this instance owns nothing");
+        rules.advise(
+            *tokens_generator_strategy == TokensGeneratorStrategy::Random || ring.zone_awareness_enabled,
+            "tokens_generator_strategy",
+            "minimize-spread is meant for rings with zones",
+        );
+        rules.advise(
+            !ring.zone_awareness_enabled || !availability_zone.is_empty(),
+            "availability_zone",
+            "is empty, but the ring is zone-aware: this instance counts as a zone of its own name, the empty one",
+        );
+        rules.require(!id.is_empty(), "id", "is empty: an instance needs a name that no other has");
+        rules.require(
+            !address.is_empty() || !interface_names.is_empty(),
+            "interface_names",
+            "is empty, and `address` too: there is nothing to advertise",
+        );
     }
 }

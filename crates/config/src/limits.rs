@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    problems::Rules,
     schema::section,
     units::{PromDuration, choice},
 };
@@ -90,5 +91,62 @@ section! {
         pub compactor_blocks_retention_period: Duration as PromDuration = Duration::ZERO, "compactor.blocks-retention-period";
         /// Compactors of a tenant, in Cortex.
         pub compactor_tenant_shard_size: f64 = 0.0, "compactor.tenant-shard-size", unused;
+    }
+}
+
+impl LimitsConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            ingestion_rate,
+            ingestion_rate_strategy: _,
+            ingestion_burst_size,
+            accept_ha_samples: _,
+            ha_cluster_label: _,
+            ha_replica_label: _,
+            ha_max_clusters: _,
+            ha_tracker_failover_timeout: _,
+            drop_labels: _,
+            max_label_name_length: _,
+            max_label_value_length: _,
+            max_label_names_per_series: _,
+            max_labels_size_bytes: _,
+            reject_old_samples: _,
+            reject_old_samples_max_age: _,
+            creation_grace_period: _,
+            enforce_metric_name: _,
+            ingestion_tenant_shard_size: _,
+            max_series_per_user: _,
+            max_series_per_metric: _,
+            max_global_series_per_user: _,
+            max_global_series_per_metric: _,
+            out_of_order_time_window: _,
+            max_fetched_chunks_per_query: _,
+            max_fetched_series_per_query: _,
+            max_fetched_chunk_bytes_per_query: _,
+            max_fetched_data_bytes_per_query: _,
+            query_ingesters_within,
+            query_store_after,
+            shuffle_sharding_ingesters_lookback_period: _,
+            ruler_tenant_shard_size: _,
+            store_gateway_tenant_shard_size,
+            compactor_blocks_retention_period: _,
+            compactor_tenant_shard_size: _,
+        } = self;
+        rules.require(*ingestion_rate >= 0.0, "ingestion_rate", "cannot be negative");
+        rules.advise(
+            *ingestion_burst_size > 0 || *ingestion_rate == 0.0,
+            "ingestion_burst_size",
+            "is 0: no sample is ever accepted",
+        );
+        rules.require(
+            *store_gateway_tenant_shard_size >= 0.0,
+            "store_gateway_tenant_shard_size",
+            "cannot be negative; 0 means all store-gateways",
+        );
+        rules.advise(
+            query_ingesters_within.is_zero() || query_store_after < query_ingesters_within,
+            "query_store_after",
+            "is not below `query_ingesters_within`: nobody is asked for the time between them",
+        );
     }
 }

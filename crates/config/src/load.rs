@@ -56,7 +56,13 @@ impl Origins {
         let below = format!("{path}.");
         self.0
             .get(path)
-            .or_else(|| self.0.range(below.clone()..).next().filter(|(key, _)| key.starts_with(&below)).map(|(_, o)| o))
+            .or_else(|| {
+                self.0
+                    .range(below.clone()..)
+                    .next()
+                    .filter(|(key, _)| key.starts_with(&below))
+                    .map(|(_, o)| o)
+            })
             .cloned()
             .unwrap_or_default()
     }
@@ -191,7 +197,8 @@ fn read_file(file: &str) -> Result<String, String> {
     std::fs::File::open(file)
         .and_then(|opened| opened.take(bound).read_to_end(&mut bytes))
         .map_err(|error| format!("cannot read this file: {error}"))?;
-    String::from_utf8(bytes).map_err(|error| format!("this file is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|error| format!("this file is not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
 fn file_layer(file: &Arc<str>, text: &str, expanded: bool, findings: &mut Findings) -> Layer {
@@ -235,7 +242,7 @@ fn finish(args: Args, layers: Vec<Layer>, mut findings: Findings) -> Result<Load
     let resolved = config.settle_stores(&mut rules);
     inherit_origins(&given, &config.tree(), &resolved, &mut origins);
     config.validate(&mut Rules::new(&mut rules));
-    advise_on_unused(&config, &origins, &mut rules);
+    advise_on_ignored(&config, &origins, &mut rules);
     adopt(rules, &origins, &mut findings);
     if !findings.errors.is_empty() {
         return Err(failed(findings));
@@ -266,10 +273,19 @@ fn mark_own(config: &mut Config, origins: &Origins) {
 }
 
 /// Values that a ring took from elsewhere came from there.
-fn inherit_origins(given: &Tree, settled: &Tree, resolved: &[(crate::RingName, Resolved)], origins: &mut Origins) {
+fn inherit_origins(
+    given: &Tree,
+    settled: &Tree,
+    resolved: &[(crate::RingName, Resolved)],
+    origins: &mut Origins,
+) {
     for (ring, resolved) in resolved {
-        let parts =
-            [("store", resolved.store), ("consul", resolved.consul), ("etcd", resolved.etcd), ("multi", resolved.multi)];
+        let parts = [
+            ("store", resolved.store),
+            ("consul", resolved.consul),
+            ("etcd", resolved.etcd),
+            ("multi", resolved.multi),
+        ];
         for (part, source) in parts {
             let from = match source {
                 Source::Own | Source::Default => continue,
@@ -279,7 +295,9 @@ fn inherit_origins(given: &Tree, settled: &Tree, resolved: &[(crate::RingName, R
             };
             let to = format!("{}.{part}", ring.kvstore_path());
             for (path, ..) in leaves() {
-                let Some(rest) = path.strip_prefix(&to).filter(|rest| rest.is_empty() || rest.starts_with('.')) else {
+                let Some(rest) =
+                    path.strip_prefix(&to).filter(|rest| rest.is_empty() || rest.starts_with('.'))
+                else {
                     continue;
                 };
                 if given.at(path) != settled.at(path) {
@@ -295,13 +313,23 @@ fn inherit_origins(given: &Tree, settled: &Tree, resolved: &[(crate::RingName, R
     }
 }
 
-/// Values that nothing reads, where they differ from the default.
-fn advise_on_unused(config: &Config, origins: &Origins, rules: &mut Findings) {
+/// What was said but has no effect.
+fn advise_on_ignored(config: &Config, origins: &Origins, rules: &mut Findings) {
     let (tree, defaults) = (config.tree(), Config::default().tree());
     for (path, field, _) in leaves() {
         if field.unused && origins.given(path) && tree.at(path) != defaults.at(path) {
-            rules.warn(&Origin::Default, path, "ringkit does not implement this key of Cortex yet: it has no effect");
+            rules.warn(
+                &Origin::Default,
+                path,
+                "ringkit does not implement this key of Cortex yet: it has no effect",
+            );
         }
+    }
+    let by_all = "distributor.shard_by_all_labels";
+    if origins.given(by_all) && !config.distributor.shard_by_all_labels {
+        let message = "ringkit always places a series by all its labels: false has no effect. Go distributors and \
+                       queriers on the same ring must have it true";
+        rules.warn(&Origin::Default, by_all, message);
     }
 }
 
@@ -313,7 +341,9 @@ fn adopt(rules: Findings, origins: &Origins, findings: &mut Findings) {
     };
     let broken: Vec<String> = findings.errors.iter().map(|problem| problem.path.clone()).collect();
     let follows = |problem: &Problem| {
-        broken.iter().any(|path| !path.is_empty() && (*path == problem.path || path.starts_with(&format!("{}.", problem.path))))
+        broken.iter().any(|path| {
+            !path.is_empty() && (*path == problem.path || path.starts_with(&format!("{}.", problem.path)))
+        })
     };
     let errors: Vec<_> = rules.errors.into_iter().filter(|problem| !follows(problem)).map(place).collect();
     findings.errors.extend(errors);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::schema::section;
+use crate::{ingester::NO_TLS, problems::Rules, schema::section};
 
 section! {
     /// Gossip among the processes themselves.
@@ -81,5 +81,63 @@ section! {
         pub tls_server_name: String, "tls-server-name", unused;
         /// Do not verify a member's certificate.
         pub tls_insecure_skip_verify: bool = false, "tls-insecure-skip-verify", unused;
+    }
+}
+
+impl MemberlistConfig {
+    pub(crate) fn validate(&self, used: bool, rules: &mut Rules<'_>) {
+        const LONGEST_LABEL: usize = 255;
+        let Self {
+            node_name: _,
+            randomize_node_name: _,
+            stream_timeout: _,
+            retransmit_factor: _,
+            pull_push_interval: _,
+            gossip_interval,
+            gossip_nodes: _,
+            gossip_to_dead_nodes_time: _,
+            dead_node_reclaim_time: _,
+            compression_enabled: _,
+            advertise_addr: _,
+            advertise_port: _,
+            cluster_label,
+            cluster_label_verification_disabled: _,
+            join_members,
+            min_join_backoff,
+            max_join_backoff,
+            max_join_retries: _,
+            abort_if_cluster_join_fails: _,
+            rejoin_interval: _,
+            left_ingesters_timeout: _,
+            tombstone_timeout: _,
+            leave_timeout: _,
+            message_history_buffer_bytes: _,
+            bind_addr: _,
+            bind_port: _,
+            packet_dial_timeout: _,
+            packet_write_timeout: _,
+            packet_read_timeout: _,
+            max_packet_size: _,
+            max_concurrent_connections: _,
+            tls_enabled,
+            tls_cert_path: _,
+            tls_key_path: _,
+            tls_ca_path: _,
+            tls_server_name: _,
+            tls_insecure_skip_verify: _,
+        } = self;
+        rules.require(cluster_label.len() <= LONGEST_LABEL, "cluster_label", "is longer than 255 bytes");
+        rules.require(
+            min_join_backoff <= max_join_backoff,
+            "min_join_backoff",
+            "is longer than `max_join_backoff`",
+        );
+        rules.require(!used || !gossip_interval.is_zero(), "gossip_interval", "must be longer than 0");
+        rules.require(!tls_enabled, "tls_enabled", NO_TLS);
+        rules.advise(
+            !used || !join_members.is_empty(),
+            "join_members",
+            "is empty, but a ring is on memberlist: this process stays alone unless others join it",
+        );
     }
 }

@@ -127,7 +127,11 @@ pub fn flags_help() -> String {
     for (path, field, leaf) in leaves() {
         let default = defaults.at(path).map(yaml::inline).filter(|_| !leaf.kind.machine_default);
         let default = default.unwrap_or_else(|| "this machine's name".into());
-        let _ = write!(out, "  -{} {}\n    \t{} [{path}, default {default}]\n", field.flag, leaf.kind.name, field.doc);
+        let _ = write!(
+            out,
+            "  -{} {}\n    \t{} [{path}, default {default}]\n",
+            field.flag, leaf.kind.name, field.doc
+        );
     }
     out
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     kv::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, MultiConfig},
+    problems::Rules,
     schema::section,
     units::{AutoDuration, Csv, Optional},
 };
@@ -54,5 +55,42 @@ section! {
         /// Which blocks were given. Set by the loader.
         #[doc(hidden)]
         pub own: crate::kv::Own;
+    }
+}
+
+impl RingConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            // Rings share stores: the root checks them.
+            kvstore: _,
+            heartbeat_timeout: _,
+            replication_factor,
+            zone_awareness_enabled: _,
+            excluded_zones: _,
+            detailed_metrics_enabled: _,
+        } = self;
+        rules.require(*replication_factor > 0, "replication_factor", "must be at least 1");
+        rules.advise(
+            *replication_factor != 2,
+            "replication_factor",
+            "with 2 replicas a quorum is both of them: one ingester that is down stops all writes",
+        );
+    }
+}
+
+impl RingDefaults {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        // The backends are checked where a ring uses them.
+        let Self {
+            store: _,
+            kvstore: BackendsConfig { consul: _, etcd: _, multi: _, own: _ },
+            max_vanish_fraction,
+            vanish_grace: _,
+        } = self;
+        rules.require(
+            (0.0..=1.0).contains(max_vanish_fraction),
+            "max_vanish_fraction",
+            "is a part of the members: from 0 (no guard) to 1",
+        );
     }
 }

@@ -31,19 +31,6 @@ impl Tree {
         })
     }
 
-    /// What a leaf would have been read from, had it been written in a file.
-    pub(crate) fn to_raw(&self) -> Raw {
-        match self {
-            Tree::Null => Raw::Null,
-            Tree::Bool(value) => Raw::Plain(value.to_string()),
-            Tree::Int(value) => Raw::Plain(value.to_string()),
-            Tree::Float(value) => Raw::Plain(float_text(*value)),
-            Tree::Str(value) => Raw::Quoted(value.clone()),
-            Tree::Seq(items) => Raw::Seq(items.iter().map(Tree::to_raw).collect()),
-            Tree::Map(_) => Raw::Map,
-        }
-    }
-
     pub(crate) fn into_figment(self) -> Value {
         match self {
             Tree::Null => Value::Empty(figment::value::Tag::Default, figment::value::Empty::None),

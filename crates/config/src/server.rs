@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    problems::Rules,
     schema::section,
     units::{choice, duration::LONGEST},
 };
@@ -148,5 +149,118 @@ section! {
         pub build_info_enabled: bool = false, "api.build-info-enabled", unused;
         /// Codec of queriers' answers.
         pub querier_default_codec: String = "json".into(), "api.querier-default-codec", unused;
+    }
+}
+
+impl ServerConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            http_listen_network,
+            http_listen_address,
+            http_listen_port,
+            http_listen_conn_limit: _,
+            grpc_listen_network,
+            grpc_listen_address,
+            grpc_listen_port,
+            grpc_listen_conn_limit: _,
+            tls_cipher_suites: _,
+            tls_min_version: _,
+            http_tls_config,
+            grpc_tls_config,
+            register_instrumentation: _,
+            graceful_shutdown_timeout: _,
+            http_server_read_timeout: _,
+            http_server_write_timeout: _,
+            http_server_idle_timeout: _,
+            grpc_server_max_recv_msg_size,
+            grpc_server_max_send_msg_size,
+            grpc_server_max_concurrent_streams: _,
+            grpc_server_num_stream_workers: _,
+            grpc_server_max_connection_idle: _,
+            grpc_server_max_connection_age: _,
+            grpc_server_max_connection_age_grace: _,
+            grpc_server_keepalive_time: _,
+            grpc_server_keepalive_timeout: _,
+            grpc_server_min_time_between_pings: _,
+            grpc_server_ping_without_stream_allowed: _,
+            enable_channelz: _,
+            log_format: _,
+            log_level: _,
+            log_source_ips_enabled: _,
+            log_source_ips_header: _,
+            log_source_ips_regex: _,
+            log_request_headers: _,
+            log_request_at_info_level_enabled: _,
+            log_request_exclude_headers_list: _,
+            http_path_prefix,
+            admin_token_file: _,
+        } = self;
+        for (key, network) in
+            [("http_listen_network", http_listen_network), ("grpc_listen_network", grpc_listen_network)]
+        {
+            rules.require(
+                ["tcp", "tcp4", "tcp6"].contains(&network.as_str()),
+                key,
+                "expected tcp, tcp4 or tcp6",
+            );
+        }
+        rules.require(
+            *http_listen_port == 0
+                || http_listen_port != grpc_listen_port
+                || http_listen_address != grpc_listen_address,
+            "grpc_listen_port",
+            "is the HTTP listener's port too",
+        );
+        http_tls_config.validate(&mut rules.below("http_tls_config"));
+        grpc_tls_config.validate(&mut rules.below("grpc_tls_config"));
+        rules.require(
+            *grpc_server_max_recv_msg_size > 0,
+            "grpc_server_max_recv_msg_size",
+            "must be at least 1",
+        );
+        rules.require(
+            *grpc_server_max_send_msg_size > 0,
+            "grpc_server_max_send_msg_size",
+            "must be at least 1",
+        );
+        rules.require(
+            http_path_prefix.is_empty() || http_path_prefix.starts_with('/'),
+            "http_path_prefix",
+            "a path starts with a slash",
+        );
+    }
+}
+
+impl ListenerTlsConfig {
+    /// Until TLS is built, a listener that was to have it must not come up in plain text.
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self { cert_file, key_file, client_auth_type, client_ca_file } = self;
+        let set =
+            [cert_file, key_file, client_auth_type, client_ca_file].iter().any(|value| !value.is_empty());
+        rules.require(
+            !set,
+            "",
+            "TLS of listeners is not built yet: remove the block to listen in plain text",
+        );
+    }
+}
+
+impl ApiConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            response_compression_enabled: _,
+            alertmanager_http_prefix: _,
+            prometheus_http_prefix,
+            http_request_headers_to_log: _,
+            request_id_header: _,
+            cors_origin: _,
+            build_info_enabled: _,
+            querier_default_codec: _,
+        } = self;
+        rules.require(
+            prometheus_http_prefix.is_empty() || prometheus_http_prefix.starts_with('/'),
+            "prometheus_http_prefix",
+            "a path starts with a slash",
+        );
     }
 }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use crate::{
     distributor::ShardingStrategy,
-    ingester::{GrpcCompression, HealthcheckConfig},
+    ingester::{GrpcCompression, HealthcheckConfig, NO_TLS},
     kv::KvStoreConfig,
     lifecycler::interfaces,
+    limits::LimitsConfig,
+    problems::Rules,
     schema::section,
     units::{Csv, Hostname, hostname},
+    validate::heartbeats,
 };
 
 section! {
@@ -108,5 +111,107 @@ section! {
         pub healthcheck_config: HealthcheckConfig, "healthcheck.";
         /// Longest wait for a connection; 0 means 20s.
         pub connect_timeout: Duration = Duration::from_secs(5), "connect-timeout";
+    }
+}
+
+impl StoreGatewayConfig {
+    pub(crate) fn validate(&self, limits: &LimitsConfig, rules: &mut Rules<'_>) {
+        let Self {
+            sharding_enabled,
+            sharding_ring,
+            sharding_strategy,
+            enabled_tenants: _,
+            disabled_tenants: _,
+            announce_timeout,
+        } = self;
+        sharding_ring.validate(*sharding_enabled, &mut rules.below("sharding_ring"));
+        rules.require(
+            !sharding_enabled
+                || *sharding_strategy == ShardingStrategy::Default
+                || limits.store_gateway_tenant_shard_size > 0.0,
+            "sharding_strategy",
+            "shuffle-sharding needs `limits.store_gateway_tenant_shard_size` above 0",
+        );
+        rules.require(!announce_timeout.is_zero(), "announce_timeout", "must be longer than 0");
+    }
+}
+
+impl StoreGatewayRingConfig {
+    fn validate(&self, used: bool, rules: &mut Rules<'_>) {
+        let Self {
+            // Rings share stores: the root checks them.
+            kvstore: _,
+            heartbeat_period,
+            heartbeat_timeout,
+            replication_factor,
+            tokens_file_path: _,
+            zone_awareness_enabled,
+            keep_instance_in_the_ring_on_shutdown: _,
+            zone_stable_shuffle_sharding: _,
+            detailed_metrics_enabled: _,
+            wait_stability_min_duration,
+            wait_stability_max_duration,
+            wait_instance_state_timeout: _,
+            final_sleep: _,
+            instance_id,
+            instance_interface_names,
+            instance_port: _,
+            instance_addr,
+            instance_availability_zone,
+        } = self;
+        heartbeats(*heartbeat_period, *heartbeat_timeout, rules);
+        rules.require(*replication_factor > 0, "replication_factor", "must be at least 1");
+        rules.require(
+            wait_stability_min_duration <= wait_stability_max_duration,
+            "wait_stability_min_duration",
+            "is longer than `wait_stability_max_duration`",
+        );
+        rules.require(
+            !instance_id.is_empty(),
+            "instance_id",
+            "is empty: an instance needs a name that no other has",
+        );
+        rules.require(
+            !instance_addr.is_empty() || !instance_interface_names.is_empty(),
+            "instance_interface_names",
+            "is empty, and `instance_addr` too: there is nothing to advertise",
+        );
+        rules.advise(
+            !used || !zone_awareness_enabled || !instance_availability_zone.is_empty(),
+            "instance_availability_zone",
+            "is empty, but the ring is zone-aware: this instance counts as a zone of its own name, the empty one",
+        );
+    }
+}
+
+impl QuerierConfig {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            store_gateway_addresses: _,
+            store_gateway_client,
+            store_gateway_query_stats: _,
+            store_gateway_consistency_check_max_attempts: _,
+            store_gateway_series_batch_size: _,
+        } = self;
+        store_gateway_client.validate(&mut rules.below("store_gateway_client"));
+    }
+}
+
+impl StoreGatewayClientConfig {
+    fn validate(&self, rules: &mut Rules<'_>) {
+        let Self {
+            tls_enabled,
+            tls_cert_path: _,
+            tls_key_path: _,
+            tls_ca_path: _,
+            tls_server_name: _,
+            tls_insecure_skip_verify: _,
+            grpc_compression,
+            healthcheck_config,
+            connect_timeout: _,
+        } = self;
+        rules.require(!tls_enabled, "tls_enabled", NO_TLS);
+        grpc_compression.validate(rules);
+        healthcheck_config.validate(&mut rules.below("healthcheck_config"));
     }
 }

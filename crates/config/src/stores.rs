@@ -73,11 +73,27 @@ impl Config {
         let ingester = (ring != RingName::Ingester).then(|| self.resolve(RingName::Ingester));
         let shared = &self.ring.kvstore;
         let below = ingester.as_ref().map(|resolved| &resolved.kvstore);
-        let consul =
-            inherit(&mut kvstore.consul, kvstore.own.consul, &shared.consul, shared.own.consul, below.map(|k| &k.consul));
-        let etcd = inherit(&mut kvstore.etcd, kvstore.own.etcd, &shared.etcd, shared.own.etcd, below.map(|k| &k.etcd));
-        let mut multi =
-            inherit(&mut kvstore.multi, kvstore.own.multi, &shared.multi, shared.own.multi, below.map(|k| &k.multi));
+        let consul = inherit(
+            &mut kvstore.consul,
+            kvstore.own.consul,
+            &shared.consul,
+            shared.own.consul,
+            below.map(|k| &k.consul),
+        );
+        let etcd = inherit(
+            &mut kvstore.etcd,
+            kvstore.own.etcd,
+            &shared.etcd,
+            shared.own.etcd,
+            below.map(|k| &k.etcd),
+        );
+        let mut multi = inherit(
+            &mut kvstore.multi,
+            kvstore.own.multi,
+            &shared.multi,
+            shared.own.multi,
+            below.map(|k| &k.multi),
+        );
         let store = if kvstore.own.store || kvstore.store != KvStore::default() {
             Source::Own
         } else {
@@ -101,12 +117,13 @@ impl Config {
     }
 
     /// Whether this process reads or joins the ring.
-    fn uses(&self, ring: RingName) -> bool {
+    pub(crate) fn uses(&self, ring: RingName) -> bool {
         let runs = |role: &str| self.target.iter().any(|target| target == "all" || target == role);
         match ring {
             RingName::Ingester => true,
             RingName::Distributor => {
-                runs("distributor") && self.limits.ingestion_rate_strategy == crate::IngestionRateStrategy::Global
+                runs("distributor")
+                    && self.limits.ingestion_rate_strategy == crate::IngestionRateStrategy::Global
             }
             RingName::StoreGateway => {
                 self.store_gateway.sharding_enabled && (runs("store-gateway") || runs("distributor"))
@@ -148,13 +165,16 @@ impl Config {
         let moved = others.iter().any(|(ring, other)| self.uses(*ring) && other.store == Source::Own);
         if ingester.store == Source::Default && moved {
             let path = format!("{}.store", RingName::Ingester.kvstore_path());
-            let message = "the ingester ring is left on the default store `consul` while another ring's store is set";
+            let message =
+                "the ingester ring is left on the default store `consul` while another ring's store is set";
             findings.warn(&Origin::Default, path, message);
         }
         let used: Vec<_> = resolved.iter().filter(|(ring, _)| self.uses(*ring)).collect();
         if used.windows(2).any(|pair| matches!(pair, [a, b] if a.1.kvstore.store != b.1.kvstore.store)) {
-            let list: Vec<_> =
-                used.iter().map(|(ring, r)| format!("{} on `{}`", ring.kvstore_path(), r.kvstore.store)).collect();
+            let list: Vec<_> = used
+                .iter()
+                .map(|(ring, r)| format!("{} on `{}`", ring.kvstore_path(), r.kvstore.store))
+                .collect();
             let message = format!("the rings of this process are on different stores: {}", list.join(", "));
             findings.warn(&Origin::Default, "ring.store", message);
         }

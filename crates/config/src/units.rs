@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::schema::{Codec, Kind, Leaf, LeafShape, Raw, Shape, Tree};
 
-pub(crate) mod duration;
 mod choice;
+pub(crate) mod duration;
 mod scalar;
 mod text;
 
@@ -63,6 +63,8 @@ use codec;
 pub(crate) fn not_among<'a>(text: &str, words: impl Iterator<Item = &'a str> + Clone) -> String {
     let list: Vec<String> =
         words.clone().map(|word| if word.is_empty() { "``".into() } else { format!("`{word}`") }).collect();
-    let hint = crate::problems::nearest(text, words).map(|word| format!(" (did you mean `{word}`?)")).unwrap_or_default();
+    let hint = crate::problems::nearest(text, words)
+        .map(|word| format!(" (did you mean `{word}`?)"))
+        .unwrap_or_default();
     format!("`{}` is not one of {}{hint}", clipped(text, 60), list.join(", "))
 }

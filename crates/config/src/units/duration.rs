@@ -15,7 +15,8 @@ const NANOS: &[(&str, u64)] = &[
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
 ];
-const LONG_NANOS: &[(&str, u64)] = &[("d", 86_400_000_000_000), ("w", 604_800_000_000_000), ("y", 31_536_000_000_000_000)];
+const LONG_NANOS: &[(&str, u64)] =
+    &[("d", 86_400_000_000_000), ("w", 604_800_000_000_000), ("y", 31_536_000_000_000_000)];
 
 /// A duration in Go's notation: `1h30m`, `200ms`, `1.5s`, `0`.
 pub(crate) fn parse_go(text: &str) -> Result<Duration, String> {
@@ -28,7 +29,9 @@ pub(crate) fn parse_prometheus(text: &str) -> Result<Duration, String> {
 }
 
 fn parse(text: &str, long: bool) -> Result<Duration, String> {
-    let wrong = |why: String| Err(format!("expected a duration such as `200ms`, `60s` or `1h30m`, found `{text}`{why}"));
+    let wrong = |why: String| {
+        Err(format!("expected a duration such as `200ms`, `60s` or `1h30m`, found `{text}`{why}"))
+    };
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -43,7 +46,8 @@ fn parse(text: &str, long: bool) -> Result<Duration, String> {
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
         let (number, after) = rest.split_at(digits);
-        let unit_len = after.len() - after.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.').len();
+        let unit_len =
+            after.len() - after.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.').len();
         let (unit, tail) = after.split_at(unit_len);
         if number.is_empty() || number == "." || number.matches('.').count() > 1 {
             return wrong(String::new());
@@ -80,7 +84,11 @@ fn unit_hint(number: &str, unit: &str) -> String {
     }
     let lower = unit.to_lowercase();
     let hours = |per: u64| {
-        number.parse::<u64>().ok().and_then(|n| n.checked_mul(per)).map(|hours| format!(" (did you mean `{hours}h`?)"))
+        number
+            .parse::<u64>()
+            .ok()
+            .and_then(|n| n.checked_mul(per))
+            .map(|hours| format!(" (did you mean `{hours}h`?)"))
     };
     let hint = match lower.trim_end_matches('s') {
         "d" | "day" => hours(24),
@@ -90,7 +98,9 @@ fn unit_hint(number: &str, unit: &str) -> String {
         "min" | "minute" => Some(format!(" (did you mean `{number}m`?)")),
         "hr" | "hour" | "h" => Some(format!(" (did you mean `{number}h`?)")),
         "m" if lower == "m" => Some(format!(" (did you mean `{number}m`?)")),
-        "milli" | "milli second" | "millisecond" | "msec" | "m" => Some(format!(" (did you mean `{number}ms`?)")),
+        "milli" | "milli second" | "millisecond" | "msec" | "m" => {
+            Some(format!(" (did you mean `{number}ms`?)"))
+        }
         _ => None,
     };
     format!(": there is no unit `{unit}`, only ns, us, ms, s, m, h{}", hint.unwrap_or_default())
@@ -147,7 +157,7 @@ fn format_prometheus(value: Duration) -> String {
         ("ms", 1, false),
     ];
     for (unit, per, exact) in units {
-        if exact && rest % per != 0 {
+        if exact && !rest.is_multiple_of(per) {
             continue;
         }
         if rest / per > 0 {
@@ -159,7 +169,11 @@ fn format_prometheus(value: Duration) -> String {
 }
 
 /// The text of a duration, or the bare number of nanoseconds that Cortex accepts in YAML.
-fn read(raw: &Raw, notes: &mut Vec<String>, parse: fn(&str) -> Result<Duration, String>) -> Result<Duration, String> {
+fn read(
+    raw: &Raw,
+    notes: &mut Vec<String>,
+    parse: fn(&str) -> Result<Duration, String>,
+) -> Result<Duration, String> {
     match raw {
         Raw::Plain(text) => match text.parse::<u64>() {
             Ok(0) => Ok(Duration::ZERO),

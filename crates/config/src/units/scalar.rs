@@ -34,11 +34,8 @@ impl Leaf for bool {
 
 /// A whole number between 0 and `max`, or what is wrong with it.
 fn whole(raw: &Raw, max: u64) -> Result<u64, String> {
-    let expected = if max == u64::MAX {
-        "a whole number".to_owned()
-    } else {
-        format!("a whole number from 0 to {max}")
-    };
+    let expected =
+        if max == u64::MAX { "a whole number".to_owned() } else { format!("a whole number from 0 to {max}") };
     let wrong = |why: &str| Err(format!("expected {expected}, found {}{why}", shown(raw)));
     let text = match raw {
         Raw::Plain(text) | Raw::Text(text) => text.trim().replace('_', ""),

@@ -36,7 +36,9 @@ impl Leaf for Vec<String> {
             Raw::Null => Ok(Vec::new()),
             Raw::Seq(items) => items
                 .iter()
-                .map(|item| text(item).map_err(|_| format!("expected a list of strings, found {} in it", shown(item))))
+                .map(|item| {
+                    text(item).map_err(|_| format!("expected a list of strings, found {} in it", shown(item)))
+                })
                 .collect(),
             Raw::Text(text) => Ok(vec![text.clone()]),
             Raw::Plain(text) | Raw::Quoted(text) => {
@@ -191,7 +193,9 @@ impl Leaf for Secret {
     }
     fn parse(raw: &Raw, _notes: &mut Vec<String>) -> Result<Self, String> {
         match text(raw) {
-            Ok(text) if text == Self::MASK => Err("this is the mask that hides a secret, not the secret".into()),
+            Ok(text) if text == Self::MASK => {
+                Err("this is the mask that hides a secret, not the secret".into())
+            }
             Ok(text) => Ok(Self(text)),
             Err(wrong) => Err(wrong),
         }

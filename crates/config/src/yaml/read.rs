@@ -129,7 +129,8 @@ fn explain(text: &str, error: &ScanError) -> (Mark, String) {
         let column = line.find('\t')?;
         let indents = line[..column].bytes().all(|byte| byte == b' ');
         let content = line.trim_start();
-        (indents && !content.is_empty() && !content.starts_with('#')).then_some(Mark { line: index + 1, column: column + 1 })
+        (indents && !content.is_empty() && !content.starts_with('#'))
+            .then_some(Mark { line: index + 1, column: column + 1 })
     });
     match tabbed.last() {
         Some(tab) => (tab, "the line is indented with a tab; YAML allows only spaces there".into()),
@@ -226,15 +227,18 @@ impl Builder {
             Some(Content::Seq(items)) => items.push(node),
             Some(Content::Map { entries, key, merged }) => match key.take() {
                 None => match node.kind {
-                    Kind::Scalar(Raw::Plain(text) | Raw::Quoted(text) | Raw::Text(text)) => *key = Some((text, node.mark)),
+                    Kind::Scalar(Raw::Plain(text) | Raw::Quoted(text) | Raw::Text(text)) => {
+                        *key = Some((text, node.mark));
+                    }
                     Kind::Scalar(_) => *key = Some(("null".into(), node.mark)),
                     Kind::Seq(_) | Kind::Map(_) => return Err((node.mark, "a key must be a word".into())),
                 },
                 Some((name, mark)) if name == "<<" => merge(node, mark, merged)?,
                 Some((name, mark)) => match entries.iter().find(|entry| entry.key == name) {
-                    Some(first) => document
-                        .errors
-                        .push((mark, format!("`{name}` is already set in this block, at line {}", first.mark.line))),
+                    Some(first) => document.errors.push((
+                        mark,
+                        format!("`{name}` is already set in this block, at line {}", first.mark.line),
+                    )),
                     None => entries.push(Entry { key: name, mark, value: node }),
                 },
             },

@@ -90,7 +90,8 @@ pub(crate) fn inline(value: &Tree) -> String {
 fn string(text: &str) -> String {
     let plain_start = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
-    let word = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"].contains(&text.to_ascii_lowercase().as_str());
+    let word = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"]
+        .contains(&text.to_ascii_lowercase().as_str());
     // `60s` and `1h30m` are strings to every YAML reader, digits alone are not.
     let duration = text.ends_with(|c: char| c.is_ascii_lowercase())
         && text.starts_with(|c: char| c.is_ascii_digit())
@@ -106,7 +107,9 @@ fn string(text: &str) -> String {
             '\\' => quoted.push_str("\\\\"),
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') => {
+            c if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') =>
+            {
                 quoted.push_str(&format!("\\u{:04x}", u32::from(c)));
             }
             c => quoted.push(c),
