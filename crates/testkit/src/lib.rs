@@ -6,7 +6,7 @@
 //!
 //! - [`process`]: a child process with captured output and signals; [`prometheus`]: a real Prometheus
 //! - [`ports`]: listeners and port numbers from the operating system; [`net`]: the proxy; [`http`]: a client in 150 lines
-//! - [`time`]: [`eventually`]
+//! - [`time`]: [`eventually`], [`eventually_ok`]
 
 pub mod error;
 pub mod http;
@@ -20,4 +20,4 @@ pub use error::Error;
 pub use net::Proxy;
 pub use process::{Process, ProcessBuilder, Signal};
 pub use prometheus::Prometheus;
-pub use time::eventually;
+pub use time::{eventually, eventually_ok};

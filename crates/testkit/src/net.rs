@@ -182,7 +182,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::time::eventually_true;
+    use crate::time::eventually;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -219,7 +219,7 @@ mod tests {
         assert!(says_back(&mut stream, b"hello").await);
         assert_eq!((proxy.num_accepted(), proxy.num_open(), proxy.num_bytes()), (1, 1, 10));
         drop(stream);
-        eventually_true(SOON, "connection closed", || async { proxy.num_open() == 0 }).await;
+        eventually(SOON, || async { proxy.num_open() == 0 }).await.unwrap();
     }
 
     #[tokio::test]

@@ -1,48 +1,62 @@
 //! Waiting for something to become true, with a deadline instead of a guess.
 
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::error::Error;
+
 /// Pause between two tries.
 pub const POLL_PERIOD: Duration = Duration::from_millis(20);
 
-/// Tries until `attempt` says `Ok` and returns its value. Works on tokio's clock, so also under paused time.
+/// Tries until `condition` holds. Works on tokio's clock, so also under paused time.
 ///
-/// # Panics
+/// # Errors
 ///
-/// After `within`, with the last thing that `attempt` complained about: a test that waits in vain has failed.
-pub async fn eventually<T, E, F, Fut>(within: Duration, mut attempt: F) -> T
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: std::fmt::Display,
-{
-    let deadline = Instant::now() + within;
-    loop {
-        match attempt().await {
-            Ok(value) => return value,
-            Err(problem) if Instant::now() >= deadline => panic!("not within {within:?}: {problem}"),
-            Err(_) => sleep(POLL_PERIOD).await,
-        }
-    }
-}
-
-/// Waits until `condition` holds.
-///
-/// # Panics
-///
-/// After `within`, with `what`.
-pub async fn eventually_true<F, Fut>(within: Duration, what: &str, mut condition: F)
+/// [`Error::Late`] after `within`; for a better message than that use [`eventually_ok`].
+pub async fn eventually<F, Fut>(within: Duration, mut condition: F) -> Result<(), Error>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
-    eventually(within, || {
-        let holds = condition();
-        async move { if holds.await { Ok(()) } else { Err(what) } }
-    })
-    .await;
+    poll(within, async || if condition().await { Ok(()) } else { Err(None::<Infallible>) }).await
+}
+
+/// Tries until `attempt` says `Ok` and returns its value. Works on tokio's clock, so also under paused time.
+///
+/// # Errors
+///
+/// [`Error::Late`] after `within`, with the last thing that `attempt` complained about.
+pub async fn eventually_ok<T, E, F, Fut>(within: Duration, mut attempt: F) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: Display,
+{
+    poll(within, async || attempt().await.map_err(Some)).await
+}
+
+async fn poll<T, E: Display>(
+    within: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<T, Option<E>>,
+) -> Result<T, Error> {
+    let deadline = Instant::now() + within;
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(problem) if Instant::now() >= deadline => {
+                let detail = problem.map_or_else(String::new, |problem| format!(", at last: {problem}"));
+                return Err(Error::Late {
+                    what: "what was waited for did not happen".to_owned(),
+                    within,
+                    detail,
+                });
+            }
+            Err(_) => sleep(POLL_PERIOD).await,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -52,21 +66,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_until_it_is_so() {
         let start = Instant::now();
-        let done = eventually(Duration::from_secs(5), || async {
-            if start.elapsed() >= Duration::from_secs(2) { Ok(7) } else { Err("not yet") }
-        });
-        assert_eq!(done.await, 7);
+        eventually(Duration::from_secs(5), || async { start.elapsed() >= Duration::from_secs(2) })
+            .await
+            .unwrap();
+        assert!(start.elapsed() < Duration::from_secs(3));
+        let value = eventually_ok(Duration::from_secs(5), || async { Ok::<_, &str>(7) }).await.unwrap();
+        assert_eq!(value, 7);
     }
 
     #[tokio::test(start_paused = true)]
-    #[should_panic(expected = "not within 1s: still wrong")]
     async fn gives_up_with_the_last_complaint() {
-        eventually(Duration::from_secs(1), || async { Err::<(), _>("still wrong") }).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    #[should_panic(expected = "the moon is green")]
-    async fn names_the_condition_that_never_held() {
-        eventually_true(Duration::from_secs(1), "the moon is green", || async { false }).await;
+        let late = eventually_ok(Duration::from_secs(1), || async { Err::<(), _>("still wrong") }).await;
+        let text = late.unwrap_err().to_string();
+        assert!(text.contains("not within 1s") && text.contains("still wrong"), "{text}");
+        let late = eventually(Duration::from_secs(1), || async { false }).await;
+        assert!(matches!(late, Err(Error::Late { .. })));
     }
 }

@@ -147,7 +147,7 @@ fn seconds(ms: i64) -> String {
     format!("{sign}{}.{:03}", ms / 1000, ms % 1000)
 }
 
-/// One series per line: `{"metric": {name: value…}, "values": [[milliseconds, "value"]…]}`. Values may be numbers or strings;
+/// One series per line: `{"labels": {name: value…}, "samples": [[milliseconds, "value"]…]}`. Values may be numbers or strings;
 /// strings are how NaN and the infinities are written.
 fn parse_json_lines(body: &[u8]) -> Result<Vec<ReadSeries>, String> {
     let text = std::str::from_utf8(body).map_err(|cause| format!("the answer is no UTF-8: {cause}"))?;
@@ -160,19 +160,17 @@ fn parse_json_lines(body: &[u8]) -> Result<Vec<ReadSeries>, String> {
 fn parse_line(line: &str) -> Result<ReadSeries, String> {
     let line: Line =
         serde_json::from_str(line).map_err(|cause| format!("{cause}: {}", http::shown(line.as_bytes())))?;
-    let samples = line.values.into_iter().map(|(timestamp, value)| Ok((timestamp, value.parse()?)));
+    let samples = line.samples.into_iter().map(|(timestamp, value)| Ok((timestamp, value.parse()?)));
     Ok(ReadSeries {
-        labels: line.metric.into_iter().collect(),
+        labels: line.labels.into_iter().collect(),
         samples: samples.collect::<Result<_, String>>()?,
     })
 }
 
 #[derive(serde::Deserialize)]
 struct Line {
-    #[serde(alias = "labels")]
-    metric: std::collections::BTreeMap<String, String>,
-    #[serde(alias = "samples")]
-    values: Vec<(i64, Number)>,
+    labels: std::collections::BTreeMap<String, String>,
+    samples: Vec<(i64, Number)>,
 }
 
 #[derive(serde::Deserialize)]
@@ -197,14 +195,14 @@ mod tests {
 
     #[test]
     fn json_lines_are_read_with_special_values() {
-        let text = "{\"metric\":{\"b\":\"2\",\"a\":\"1\"},\"values\":[[10,\"1.5\"],[20,\"+Inf\"],[30,\"NaN\"],[40,7]]}\n\n";
+        let text = "{\"labels\":{\"b\":\"2\",\"a\":\"1\"},\"samples\":[[10,\"1.5\"],[20,\"+Inf\"],[30,\"NaN\"],[40,7]]}\n\n";
         let series = parse_json_lines(text.as_bytes()).unwrap();
         assert_eq!(series[0].labels, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
         assert_eq!(series[0].samples[..2], [(10, 1.5), (20, f64::INFINITY)]);
         assert!(series[0].samples[2].1.is_nan());
         assert_eq!(series[0].samples[3], (40, 7.0));
         assert!(parse_json_lines(b"{}").unwrap_err().contains("line 1"));
-        assert!(parse_json_lines(b"{\"metric\":{},\"values\":[[1,\"x\"]]}").unwrap_err().contains("`x`"));
+        assert!(parse_json_lines(b"{\"labels\":{},\"samples\":[[1,\"x\"]]}").unwrap_err().contains("`x`"));
     }
 
     #[test]
