@@ -14,6 +14,8 @@ mod query;
 mod rate;
 mod rpc;
 mod service;
+#[cfg(test)]
+mod testing;
 mod wal;
 
 use std::sync::Arc;
