@@ -107,11 +107,9 @@ fn a_value_that_claims_to_unpack_to_more_than_it_can_is_refused_before_it_does()
         let error = Desc::decode(stored).unwrap_err();
         assert!(error.to_string().contains(&format!("claim to unpack to {claim},")), "{error}");
     }
-    // The most that a block can be packed: one byte, repeated by copies of 64 bytes each.
-    let zeros = vec![0x78; 1 << 20];
-    let stored = snap::raw::Encoder::new().compress_vec(&zeros).unwrap();
-    let error = Desc::decode(&stored).unwrap_err();
-    assert!(!error.to_string().contains("claim"), "packed tightly, and honest: {error}");
+    // The most that a block can be packed: a megabyte of fields that nobody knows, by copies of 64 bytes each.
+    let stored = snap::raw::Encoder::new().compress_vec(&[0x78; 1 << 20]).unwrap();
+    assert_eq!(Desc::decode(&stored), Ok(Desc::new()));
 }
 
 #[test]
