@@ -94,12 +94,12 @@ impl<'a> SeriesView<'a> {
     }
 
     /// Name and value of each label, as received and in that order.
-    pub fn labels(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn labels(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         Messages { fields: Fields::new(self.bytes), number: 1, left: self.num_labels }.map(label)
     }
 
     /// Timestamp (milliseconds since 1970) and value of each sample, as received and in that order.
-    pub fn samples(&self) -> impl Iterator<Item = (i64, f64)> + use<'a> {
+    pub fn samples(&self) -> impl Iterator<Item = (i64, f64)> + Clone + use<'a> {
         Messages { fields: Fields::new(self.bytes), number: 2, left: self.num_samples }.map(sample)
     }
 
@@ -249,6 +249,7 @@ impl<'p> Once<'p> {
 }
 
 /// The contents of the fields with one number; the bytes have been checked before.
+#[derive(Clone)]
 struct Messages<'a> {
     fields: Fields<'a>,
     number: u32,
@@ -317,6 +318,7 @@ impl<'a> Value<'a> {
 }
 
 /// A cursor over the fields of one message.
+#[derive(Clone)]
 struct Fields<'a> {
     rest: &'a [u8],
     len: usize,
