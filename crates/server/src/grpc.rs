@@ -180,6 +180,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error() {
-        assert_eq!(guarded("1S", async || panic!("oh")).await, Code::Internal);
+        async fn broken() {
+            panic!("oh");
+        }
+        assert_eq!(guarded("1S", broken).await, Code::Internal);
     }
 }

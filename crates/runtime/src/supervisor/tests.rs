@@ -116,7 +116,7 @@ async fn nothing_outlives_the_last_owner() {
         let life = alive.one();
         tasks.spawn_detached_work("work", async move {
             let _life = life;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
     }
     drop(tasks.clone());

@@ -2,11 +2,11 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use ringkit_runtime::ServiceState;
-use ringkit_server::ExitReason;
+use ringkit_server::{ExitReason, Running};
 
 use crate::toy::{
-    FAIL_INIT, FAIL_RUN, FAIL_START, SLOW_START, SLOW_STOP, TOY, app, config, eventually, get_from, post_to,
-    start, start_ready, url,
+    FAIL_INIT, FAIL_RUN, FAIL_START, LINGER, SLOW_START, SLOW_STOP, TOY, app, config, eventually, get_from,
+    post_to, start, start_ready, url,
 };
 
 #[tokio::test]
@@ -100,29 +100,13 @@ async fn two_roles_with_one_path_are_an_error_not_a_panic() {
 #[tokio::test]
 async fn requests_in_flight_are_finished_before_the_listeners_close() {
     let running = start_ready("").await;
-    let waiting = tokio::spawn(reqwest::get(url(&running, "/toy/wait")));
-    eventually("the request is in flight", async || {
-        get_from(&running, "/metrics")
-            .await
-            .1
-            .contains("cortex_inflight_requests{method=\"GET\",route=\"toy_wait\"} 1\n")
-    })
-    .await;
-    let go = reqwest::Client::new().post(url(&running, "/toy/go"));
-    let address = running.http_addr;
-    let stopping = tokio::spawn(running.stop());
-    // The role is stopped by now or soon; its routes are served until the listeners close.
-    eventually("the process is not ready any more", async || {
-        let answer = reqwest::get(format!("http://{address}/ready")).await;
-        answer.map_or(true, |answer| answer.status().as_u16() == 503)
-    })
-    .await;
-    assert!(!stopping.is_finished(), "somebody is being served");
-    // The port may be closed by now; then the request is cut after the grace period, which this test does not wait for.
-    if go.send().await.is_ok() {
-        assert_eq!(waiting.await.unwrap().unwrap().status().as_u16(), 200);
-        assert!(stopping.await.unwrap().is_clean());
-    }
+    let begun = Instant::now();
+    let waiting = tokio::spawn(reqwest::get(url(&running, "/toy/linger")));
+    in_flight(&running, "toy_linger").await;
+    let report = running.stop().await;
+    assert!(report.is_clean() && begun.elapsed() >= LINGER, "{report}");
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!(answer.text().await.unwrap(), "at last");
 }
 
 #[tokio::test]
@@ -133,13 +117,7 @@ async fn connections_that_do_not_end_are_cut_after_the_grace_period() {
     post_to(&running, "/toy/wake").await;
     running.ready().await.unwrap();
     let waiting = tokio::spawn(reqwest::get(url(&running, "/toy/wait")));
-    eventually("the request is in flight", async || {
-        get_from(&running, "/metrics")
-            .await
-            .1
-            .contains("cortex_inflight_requests{method=\"GET\",route=\"toy_wait\"} 1\n")
-    })
-    .await;
+    in_flight(&running, "toy_wait").await;
     assert!(running.stop().await.is_clean(), "the grace period is not the deadline");
     assert!(waiting.await.unwrap().is_err(), "the connection was cut");
 }
@@ -156,13 +134,7 @@ async fn an_interrupted_start_stops_what_had_started() {
 async fn abort_frees_the_ports_at_once_and_cuts_connections() {
     let running = start_ready(SLOW_STOP).await;
     let waiting = tokio::spawn(reqwest::get(url(&running, "/toy/wait")));
-    eventually("the request is in flight", async || {
-        get_from(&running, "/metrics")
-            .await
-            .1
-            .contains("cortex_inflight_requests{method=\"GET\",route=\"toy_wait\"} 1\n")
-    })
-    .await;
+    in_flight(&running, "toy_wait").await;
     let toy = running.service("toy").unwrap();
     let (http, grpc) = (running.http_addr, running.grpc_addr);
     running.abort();
@@ -256,4 +228,10 @@ async fn a_service_may_end_the_process_in_order() {
     let reason = running.wait().await;
     assert!(matches!(&reason, ExitReason::Requested { by } if by == "done"), "{reason}");
     let _ = running.stop().await;
+}
+
+async fn in_flight(running: &Running, route: &str) {
+    let line = format!("cortex_inflight_requests{{method=\"GET\",route=\"{route}\"}} 1\n");
+    eventually("the request is in flight", async || get_from(running, "/metrics").await.1.contains(&line))
+        .await;
 }

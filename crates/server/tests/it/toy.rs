@@ -22,6 +22,9 @@ pub(crate) const SLOW_START: &str = "slow-start";
 
 pub(crate) const TOY: Role = Role { name: "toy", visible: true, dependencies: &["ring"], init };
 
+/// How long `/toy/linger` takes to answer.
+pub(crate) const LINGER: Duration = Duration::from_millis(300);
+
 /// What the toy shares with its test.
 #[derive(Clone, Default)]
 pub(crate) struct Strings(pub(crate) Arc<Inner>);
@@ -70,6 +73,13 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
                 }),
             )
             .route("/toy/echo", post(async |body: String| body))
+            .route(
+                "/toy/linger",
+                get(async || {
+                    tokio::time::sleep(LINGER).await;
+                    "at last"
+                }),
+            )
             .route("/toy/panic", get(async || -> &'static str { panic!("the toy broke") })),
     );
     process.link("Dangerous:", "/toy/<1>", "Play & \"break\"");
@@ -107,9 +117,7 @@ impl Service for Toy {
 }
 
 pub(crate) fn config(how: &str) -> Config {
-    let mut config = Config::default();
-    config.http_prefix = how.to_owned();
-    config.target = vec!["toy".into()];
+    let mut config = Config { http_prefix: how.to_owned(), target: vec!["toy".into()], ..Config::default() };
     let server = &mut config.server;
     server.http_listen_address = "127.0.0.1".into();
     server.grpc_listen_address = "127.0.0.1".into();
