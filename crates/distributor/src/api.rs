@@ -52,10 +52,10 @@ impl Params {
                     return Err(bad(name, &format_args!("given more than {MAX_SELECTORS} times")));
                 }
                 "match[]" => {
-                    params.selectors.push(selector::parse(value).map_err(|error| bad(name, &error))?)
+                    params.selectors.push(selector::parse(value).map_err(|error| bad(name, &error))?);
                 }
                 "start" => {
-                    params.start_ms = selector::parse_time(value).map_err(|error| bad(name, &error))?
+                    params.start_ms = selector::parse_time(value).map_err(|error| bad(name, &error))?;
                 }
                 "end" => params.end_ms = selector::parse_time(value).map_err(|error| bad(name, &error))?,
                 "limit" => params.limit = value.parse().map_err(|error| bad(name, &error))?,
@@ -200,7 +200,7 @@ pub(crate) fn prometheus<T: Into<Value>>(answer: Result<T, Refusal>) -> Response
 }
 
 /// Label sets as JSON objects.
-pub(crate) fn label_sets(series: Vec<Labels>) -> Value {
+pub(crate) fn label_sets(series: &[Labels]) -> Value {
     series.iter().map(labels_json).collect()
 }
 

@@ -9,7 +9,7 @@ use ringkit_proto::client::{self, QueryRequest, QueryStreamResponse};
 use ringkit_proto::cortexpb::WriteRequest;
 use ringkit_ring::{CallError, Instance};
 use ringkit_server::tenant;
-use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status, Streaming};
 
 use crate::metrics;
@@ -57,8 +57,7 @@ impl Ingesters {
         request: QueryRequest,
     ) -> Result<SeriesStream, CallError> {
         let answer = self.client(instance)?.query_stream(as_tenant(tenant, request)?).await;
-        let (metadata, stream, _) = answer.map_err(|status| call_error(&status))?.into_parts();
-        Ok(SeriesStream { stream, ended: has_status(&metadata) })
+        answer.map(|answer| SeriesStream(answer.into_inner())).map_err(|status| call_error(&status))
     }
 
     pub(crate) async fn label_names(
@@ -117,11 +116,7 @@ impl Ingesters {
 }
 
 /// An ingester's answer to a query, message by message.
-pub(crate) struct SeriesStream {
-    stream: Streaming<QueryStreamResponse>,
-    /// The status came with the headers: there is nothing to come.
-    ended: bool,
-}
+pub(crate) struct SeriesStream(Streaming<QueryStreamResponse>);
 
 impl SeriesStream {
     /// The next message; `None` once the ingester has said that this was all.
@@ -130,20 +125,8 @@ impl SeriesStream {
     ///
     /// The ingester's error; also a stream that just stops, which is no answer.
     pub(crate) async fn next(&mut self) -> Result<Option<QueryStreamResponse>, CallError> {
-        if let Some(message) = self.stream.message().await.map_err(|status| call_error(&status))? {
-            return Ok(Some(message));
-        }
-        // tonic takes the end of the body for the end of the answer, with or without a status after it.
-        let trailers = self.stream.trailers().await.map_err(|status| call_error(&status))?;
-        if self.ended || trailers.is_some_and(|trailers| has_status(&trailers)) {
-            return Ok(None);
-        }
-        Err(CallError::new(500, "the ingester's answer was cut off"))
+        self.0.message().await.map_err(|status| call_error(&status))
     }
-}
-
-fn has_status(metadata: &MetadataMap) -> bool {
-    metadata.contains_key("grpc-status")
 }
 
 fn as_tenant<T>(tenant: &str, message: T) -> Result<Request<T>, CallError> {

@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod clients;
 mod distributor;
+mod encode;
 mod error;
 mod limits;
 mod merge;

@@ -34,8 +34,8 @@ impl Limiter {
     ///
     /// How long to wait, if they are not there; then nothing is taken. More than `burst` items never pass, as in Cortex.
     pub(crate) fn take(&self, rate: f64, burst: usize, num: u64) -> Result<(), Duration> {
-        // Not `rate >= UNLIMITED`: no comparison holds for a NaN, which must not lock everybody out.
-        if num == 0 || !(rate < UNLIMITED) {
+        // A rate that is not a number must not lock everybody out.
+        if num == 0 || rate >= UNLIMITED || rate.is_nan() {
             return Ok(());
         }
         let Some(burst) = NonZeroU32::new(u32::try_from(burst).unwrap_or(u32::MAX)) else {

@@ -22,6 +22,13 @@ pub(crate) struct Series {
     pub(crate) samples: Vec<Sample>,
 }
 
+impl Series {
+    /// The labels as borrowed pairs.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.labels.iter().map(|(name, value)| (&name[..], &value[..]))
+    }
+}
+
 /// A replica sent what we cannot read: the replica's fault or a newer format, never the client's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

@@ -2,11 +2,10 @@
 //! tokens. Pure: no I/O, no clock.
 
 use bytes::Bytes;
-use prost::Message as _;
-use ringkit_proto::cortexpb;
 use ringkit_proto::walk::{SeriesView, WalkError};
 use ringkit_ring::token;
 
+use crate::encode;
 use crate::validate::{Pair, Reason, Rejection, Rules};
 
 /// What is left of a write request after validation.
@@ -103,23 +102,23 @@ impl Batch {
         let Some(last) = last else { return };
         self.counts.latest_ms = self.counts.latest_ms.max(last);
         self.counts.samples += view.num_samples() as u64;
-        match repaired {
-            None if view.is_plain() => {
-                self.counts.raw += 1;
-                self.tokens.push(token::shard_by_all_labels(tenant, view.labels()));
-                self.series.push(bytes.clone());
-            }
-            None => {
-                self.counts.reencoded += 1;
-                self.tokens.push(token::shard_by_all_labels(tenant, view.labels()));
-                self.series.push(encode(view.labels(), view));
-            }
-            Some(labels) => {
-                self.counts.reencoded += 1;
-                self.tokens.push(token::shard_by_all_labels(tenant, labels.iter().copied()));
-                self.series.push(encode(labels.iter().copied(), view));
-            }
+        if repaired.is_none() && view.is_plain() {
+            self.counts.raw += 1;
+            self.tokens.push(token::shard_by_all_labels(tenant, view.labels()));
+            self.series.push(bytes.clone());
+            return;
         }
+        let as_received: Vec<Pair<'_>>;
+        let labels = match repaired {
+            Some(labels) => labels,
+            None => {
+                as_received = view.labels().collect();
+                &as_received
+            }
+        };
+        self.counts.reencoded += 1;
+        self.tokens.push(token::shard_by_all_labels(tenant, labels.iter().copied()));
+        self.series.push(encoded_anew(labels, view));
     }
 
     fn reject(&mut self, rejection: Rejection, view: &SeriesView<'_>) {
@@ -148,27 +147,19 @@ impl Counts {
 }
 
 /// Encodes a series anew: the given labels, the float samples of `view`, nothing else.
-fn encode<'a>(labels: impl Iterator<Item = Pair<'a>>, view: &SeriesView<'_>) -> Bytes {
-    let series = cortexpb::TimeSeries {
-        labels: labels
-            .map(|(name, value)| cortexpb::LabelPair {
-                name: Bytes::copy_from_slice(name),
-                value: Bytes::copy_from_slice(value),
-            })
-            .collect(),
-        samples: view
-            .samples()
-            .map(|(timestamp_ms, value)| cortexpb::Sample { value, timestamp_ms })
-            .collect(),
-        ..cortexpb::TimeSeries::default()
-    };
-    series.encode_to_vec().into()
+fn encoded_anew(labels: &[Pair<'_>], view: &SeriesView<'_>) -> Bytes {
+    let labels = || labels.iter().copied();
+    let mut bytes = Vec::with_capacity(encode::series_len(labels(), view.samples()));
+    encode::put_series(&mut bytes, labels(), view.samples());
+    bytes.into()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
     use ringkit_config::LimitsConfig;
+    use ringkit_proto::cortexpb;
 
     use super::*;
 

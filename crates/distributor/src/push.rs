@@ -1,11 +1,12 @@
 //! `POST /api/v1/push`: Prometheus remote write 1.0 over HTTP.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::{HeaderMap, header};
 use prost::Message as _;
 use ringkit_proto::cortexpb::WriteRequest;
 use ringkit_server::Tenant;
-use std::sync::Arc;
 
 use crate::body;
 use crate::distributor::Distributor;
@@ -49,10 +50,9 @@ fn check_format(headers: &HeaderMap) -> Result<(), Refusal> {
         let value = crate::text::quote(value.as_bytes());
         Err(Refusal::new(415, format!("{what} {value} is not accepted by this server; {ACCEPTED}")))
     };
-    if let Some(encoding) = text(header::CONTENT_ENCODING) {
-        if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
-            return refuse("Content-Encoding", &encoding);
-        }
+    let encoding = text(header::CONTENT_ENCODING).unwrap_or_default();
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
+        return refuse("Content-Encoding", &encoding);
     }
     let Some(content_type) = text(header::CONTENT_TYPE).filter(|value| !value.is_empty()) else {
         return Ok(());

@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use prost::Message as _;
-use ringkit_proto::remote::{self, ReadRequest, ReadResponse, read_request::ResponseType};
+use ringkit_proto::remote::{ReadRequest, read_request::ResponseType};
 
 use crate::body;
 use crate::distributor::Distributor;
+use crate::encode;
 use crate::error::Refusal;
 use crate::merge::Series;
 use crate::selector;
@@ -46,9 +47,9 @@ pub(crate) async fn read(
             selector::from_remote(query.matchers).map_err(|error| Refusal::new(400, error.to_string()))?;
         let (start_ms, end_ms) = (query.start_timestamp_ms, query.end_timestamp_ms);
         let series = distributor.select(tenant, start_ms, end_ms, matchers).await?;
-        results.push(to_result(series));
+        results.push(series);
     }
-    encode(&ReadResponse { results })
+    answer(&results)
 }
 
 fn decode(bytes: Bytes) -> Result<ReadRequest, Refusal> {
@@ -68,15 +69,17 @@ fn decode(bytes: Bytes) -> Result<ReadRequest, Refusal> {
     Ok(request)
 }
 
-fn encode(response: &ReadResponse) -> Result<Response, Refusal> {
-    if response.encoded_len() > MAX_RESPONSE_BYTES {
+/// Encodes and compresses a `ReadResponse`: for each query its series, sorted by labels, samples by time.
+fn answer(results: &[Vec<Series>]) -> Result<Response, Refusal> {
+    let bytes = encoded(results);
+    if bytes.len() > MAX_RESPONSE_BYTES {
         return Err(Refusal::new(
             422,
             "the answer is larger than 4 GiB: query a shorter time or fewer series",
         ));
     }
     let compressed = snap::raw::Encoder::new()
-        .compress_vec(&response.encode_to_vec())
+        .compress_vec(&bytes)
         .map_err(|error| Refusal::new(500, format!("cannot compress the answer: {error}")))?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf")),
@@ -85,27 +88,27 @@ fn encode(response: &ReadResponse) -> Result<Response, Refusal> {
     Ok((headers, compressed).into_response())
 }
 
-/// One query's series as Prometheus wants them: sorted by labels, samples by time.
-fn to_result(series: Vec<Series>) -> remote::QueryResult {
-    let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
-    let convert = |series: Series| remote::TimeSeries {
-        labels: series
-            .labels
-            .into_iter()
-            .map(|(name, value)| remote::Label { name: text(name), value: text(value) })
-            .collect(),
-        samples: series
-            .samples
-            .into_iter()
-            .map(|(timestamp, value)| remote::Sample { value, timestamp })
-            .collect(),
+fn encoded(results: &[Vec<Series>]) -> Vec<u8> {
+    let series_len = |series: &Series| encode::series_len(series.pairs(), series.samples.iter().copied());
+    let result_len = |result: &Vec<Series>| {
+        result.iter().map(|series| encode::field_len(series_len(series))).sum::<usize>()
     };
-    remote::QueryResult { timeseries: series.into_iter().map(convert).collect() }
+    let mut bytes =
+        Vec::with_capacity(results.iter().map(|result| encode::field_len(result_len(result))).sum());
+    for result in results {
+        encode::put_first_field(&mut bytes, result_len(result));
+        for series in result {
+            encode::put_first_field(&mut bytes, series_len(series));
+            encode::put_series(&mut bytes, series.pairs(), series.samples.iter().copied());
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use ringkit_proto::remote::{self, ReadResponse};
 
     use super::*;
 
@@ -128,12 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn staleness_markers_go_out_bit_by_bit() {
-        let stale = f64::from_bits(ringkit_tsdb::STALE_NAN_BITS);
+    fn answers_are_read_by_prometheus_bit_by_bit() {
+        let values = [f64::from_bits(ringkit_tsdb::STALE_NAN_BITS), -0.0, 0.0, f64::INFINITY];
+        let samples: Vec<_> = (0..).zip(values).collect();
         let labels = vec![(Bytes::from_static(b"__name__"), Bytes::from_static(b"up"))];
-        let result = to_result(vec![Series { labels, samples: vec![(5, stale)] }]);
-        assert_eq!(result.timeseries[0].samples[0].value.to_bits(), ringkit_tsdb::STALE_NAN_BITS);
-        assert_eq!(result.timeseries[0].labels[0].value, "up");
+        let series = Series { labels, samples };
+        let bytes = encoded(&[vec![series.clone(), series], vec![]]);
+        let response = ReadResponse::decode(&bytes[..]).unwrap();
+        assert_eq!(response.results.iter().map(|result| result.timeseries.len()).collect::<Vec<_>>(), [2, 0]);
+        let read = &response.results[0].timeseries[1];
+        assert_eq!(read.labels[0].value, "up");
+        let bits = read.samples.iter().map(|sample| sample.value.to_bits());
+        assert!(bits.eq(values.map(f64::to_bits)));
     }
 
     proptest! {

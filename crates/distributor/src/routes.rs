@@ -124,7 +124,7 @@ async fn label_values(
 async fn series(State(distributor): App, headers: HeaderMap, pairs: Pairs) -> Response {
     let answer = async {
         let (tenant, params) = ask(&distributor, &headers, pairs)?;
-        distributor.series(tenant.as_str(), &params).await.map(api::label_sets)
+        distributor.series(tenant.as_str(), &params).await.map(|series| api::label_sets(&series))
     };
     api::prometheus(answer.await)
 }

@@ -25,9 +25,9 @@ pub(crate) fn parse(selector: &str) -> Result<Vec<LabelMatcher>, Invalid> {
     }
     let invalid =
         |what: &str| Invalid(format!("invalid selector {}: {what}", crate::text::quote(selector.as_bytes())));
-    let parsed = match parser::parse(selector).map_err(|error| invalid(&error))? {
-        Expr::VectorSelector(parsed) => parsed,
-        _ => return Err(invalid("only a plain series selector is possible here")),
+    let parsed = parser::parse(selector).map_err(|error| invalid(&error))?;
+    let Expr::VectorSelector(parsed) = parsed else {
+        return Err(invalid("only a plain series selector is possible here"));
     };
     if parsed.offset.is_some() || parsed.at.is_some() || !parsed.matchers.or_matchers.is_empty() {
         return Err(invalid("`offset`, `@` and `or` are not possible here"));

@@ -4,4 +4,5 @@ mod bad_input;
 mod fake;
 mod harness;
 mod reads;
+mod role;
 mod writes;
