@@ -132,12 +132,11 @@ impl Args {
             }
             return;
         }
-        if let Some((path, field, leaf)) = flags().get(&flag.name).and_then(|index| leaves().get(*index)) {
+        if let Some((path, _, leaf)) = flags().get(&flag.name).and_then(|index| leaves().get(*index)) {
             let origin = flag.origin();
             if let Some(value) = flag.valued(leaf.kind.stands_alone, rest, findings) {
                 self.value(path, leaf, value, &origin, findings);
             }
-            let _ = field;
             return;
         }
         let origin = flag.origin();
@@ -200,6 +199,32 @@ impl Args {
         // What is asked for first wins, except that printing the configuration yields to the rest.
         if on && ask.is_some() && matches!(self.ask, None | Some(Ask::PrintConfig)) {
             self.ask = ask;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_found_by_cortexs_flag_and_by_its_path() {
+        for (index, (path, field, _)) in leaves().iter().enumerate() {
+            assert_eq!(flags().get(&field.flag), Some(&index), "-{} for {path}", field.flag);
+            // The one path that is Cortex's flag of another key.
+            if path != "ring.store" {
+                assert_eq!(flags().get(&path.replace('_', "-")), Some(&index), "--{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_flag_of_ours_is_listed_as_one_that_we_do_not_have() {
+        for name in flags().keys() {
+            assert_eq!(Names::get().flag(name), None, "{name}");
+        }
+        for (path, ..) in leaves() {
+            assert!(!Names::get().has_path(path), "{path}");
         }
     }
 }

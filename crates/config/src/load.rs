@@ -335,17 +335,20 @@ fn advise_on_ignored(config: &Config, origins: &Origins, rules: &mut Findings) {
 
 /// Takes over what the rules found, with places; not what only follows from a value that could not be read.
 fn adopt(rules: Findings, origins: &Origins, findings: &mut Findings) {
-    let place = |problem: Problem| {
-        let origin = origins.near(&problem.path);
-        Problem { origin, ..problem }
+    // What a ring took from another key is wrong there; what is odd about the taking is odd here.
+    let at_source = |problem: Problem| match origins.near(&problem.path) {
+        Origin::Inherited { from, origin } => Problem { origin: *origin, path: from, ..problem },
+        origin => Problem { origin, ..problem },
     };
+    let here = |problem: Problem| Problem { origin: origins.near(&problem.path), ..problem };
     let broken: Vec<String> = findings.errors.iter().map(|problem| problem.path.clone()).collect();
     let follows = |problem: &Problem| {
         broken.iter().any(|path| {
             !path.is_empty() && (*path == problem.path || path.starts_with(&format!("{}.", problem.path)))
         })
     };
-    let errors: Vec<_> = rules.errors.into_iter().filter(|problem| !follows(problem)).map(place).collect();
+    let errors: Vec<_> =
+        rules.errors.into_iter().filter(|problem| !follows(problem)).map(at_source).collect();
     findings.errors.extend(errors);
-    findings.warnings.extend(rules.warnings.into_iter().map(place));
+    findings.warnings.extend(rules.warnings.into_iter().map(here));
 }
