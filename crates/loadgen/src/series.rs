@@ -82,7 +82,7 @@ pub fn value(plan: &Plan, series: u32, timestamp_ms: i64) -> f64 {
     }
     let noise = noise >> 32;
     let character = hash(plan.seed, series, i64::MIN) >> 32;
-    if series % 2 == 0 {
+    if series.is_multiple_of(2) {
         // A counter: a slope of its own, never falling, since the noise stays below one step of a millisecond.
         let slope = character % 97 + 3;
         let since = timestamp_ms.unsigned_abs() % (1 << 42);

@@ -1,5 +1,7 @@
 //! Whole loads against a small store over HTTP, honest or not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod store;
 
 use std::time::Duration;

@@ -1,0 +1,155 @@
+//! `ringctl ring show`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use ringkit_loadgen::http;
+use serde::Deserialize;
+
+use crate::args::{BadFlag, Command, Flag, Parsed};
+use crate::{Failure, OK, block_on, print};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) const COMMAND: Command = Command {
+    name: "ring show",
+    positional: &[],
+    about: "Prints a ring as one process sees it.",
+    flags: &[
+        Flag {
+            name: "url",
+            value: "URL",
+            help: "any process with a ring page, such as http://localhost:9009",
+        },
+        Flag { name: "ring", value: "NAME", help: "ingester, distributor or store-gateway [ingester]" },
+        Flag { name: "json", value: "", help: "the page's JSON, unchanged" },
+    ],
+    notes: "OWNS is the share of the hash circle whose tokens come first to this instance, within its zone.",
+    run,
+};
+
+/// The page, as Cortex and ringkit write it.
+#[derive(Debug, Deserialize)]
+struct Page {
+    shards: Option<Vec<Shard>>,
+    now: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Shard {
+    id: String,
+    state: String,
+    address: String,
+    timestamp: String,
+    #[serde(default)]
+    zone: String,
+    tokens: Option<Vec<u32>>,
+}
+
+fn run(args: &Parsed) -> Result<u8, Failure> {
+    let url = args.needed("url")?;
+    let ring = args.text("ring").unwrap_or("ingester");
+    if !["ingester", "distributor", "store-gateway"].contains(&ring) {
+        return Err(BadFlag::new(
+            "ring",
+            format!("`{ring}` is none of ingester, distributor, store-gateway"),
+        )
+        .into());
+    }
+    let path = format!("/{ring}/ring");
+    let json = block_on(async { Ok(http::get_json(url, &path, TIMEOUT).await?) })?;
+    if args.has("json") {
+        print(&format!("{json:#}\n"));
+        return Ok(OK);
+    }
+    let page = Page::deserialize(&json).map_err(|cause| format!("{url}: this is no ring page: {cause}"))?;
+    print(&table(&page));
+    Ok(OK)
+}
+
+fn table(page: &Page) -> String {
+    let shards = page.shards.as_deref().unwrap_or_default();
+    let owned = ownership(shards);
+    let header =
+        ["INSTANCE", "ZONE", "STATE", "ADDRESS", "LAST HEARTBEAT", "TOKENS", "OWNS"].map(str::to_owned);
+    let rows = shards.iter().zip(owned).map(|(shard, owned)| {
+        [
+            shard.id.clone(),
+            shard.zone.clone(),
+            shard.state.clone(),
+            shard.address.clone(),
+            shard.timestamp.clone(),
+            shard.tokens.as_ref().map_or(0, Vec::len).to_string(),
+            format!("{:.1} %", owned * 100.0),
+        ]
+    });
+    let rows: Vec<[String; 7]> = std::iter::once(header).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    let zones: BTreeSet<&str> = shards.iter().map(|shard| shard.zone.as_str()).collect();
+    let _ = writeln!(text, "{} instances in {} zones at {}", shards.len(), zones.len(), page.now);
+    text
+}
+
+/// Each shard's part of the circle of its zone: a token owns what lies between the token before it and itself.
+fn ownership(shards: &[Shard]) -> Vec<f64> {
+    let mut circles: BTreeMap<&str, BTreeMap<u32, usize>> = BTreeMap::new();
+    for (index, shard) in shards.iter().enumerate() {
+        let circle = circles.entry(&shard.zone).or_default();
+        circle.extend(shard.tokens.iter().flatten().map(|token| (*token, index)));
+    }
+    let mut owned = vec![0.0; shards.len()];
+    for circle in circles.values() {
+        let Some((mut before, _)) = circle.last_key_value() else { continue };
+        for (token, index) in circle {
+            // The only token of a circle owns all of it.
+            let width = match token.wrapping_sub(*before) {
+                0 => 2_f64.powi(32),
+                width => f64::from(width),
+            };
+            owned[*index] += width / 2_f64.powi(32);
+            before = token;
+        }
+    }
+    owned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(json: &str) -> Page {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_table_shows_each_instance_with_its_share() {
+        let page = page(
+            r#"{"shards":[
+                {"id":"a","state":"ACTIVE","address":"10.0.0.1:9095","timestamp":"t","registered_timestamp":"","zone":"z","tokens":[0,2147483648]},
+                {"id":"long-name","state":"Unhealthy","address":"x","timestamp":"t","registered_timestamp":"","zone":"z","tokens":[1073741824,3221225472]},
+                {"id":"c","state":"JOINING","address":"y","timestamp":"t","registered_timestamp":"","zone":"","tokens":null}
+            ],"now":"2026-01-01T00:00:00Z","storageLastUpdated":""}"#,
+        );
+        let text = table(&page);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "a          z     ACTIVE     10.0.0.1:9095  t               2       50.0 %");
+        assert!(lines[3].ends_with("0       0.0 %"), "{text}");
+        assert_eq!(lines[4], "3 instances in 2 zones at 2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn an_empty_ring_and_a_single_token_are_shown() {
+        assert!(table(&page(r#"{"shards":null,"now":"n"}"#)).ends_with("0 instances in 0 zones at n\n"));
+        let one = page(
+            r#"{"shards":[{"id":"a","state":"s","address":"x","timestamp":"t","tokens":[7]}],"now":"n"}"#,
+        );
+        assert_eq!(ownership(one.shards.as_deref().unwrap()), [1.0]);
+    }
+}
