@@ -1,1 +1,102 @@
-fn main() {}
+//! Developer commands, `cargo xtask …`. No dependencies, so that it is built in a moment.
+
+mod install;
+mod run;
+
+use std::process::ExitCode;
+
+use install::{CARGO_NEXTEST, Need};
+use run::{Step, say};
+
+const USAGE: &str = "\
+usage: cargo xtask dev [args…]     build and run a whole cluster in one process; `cargo xtask dev --help` lists its flags
+       cargo xtask test [filters]  install what the tests need, then run all tests, doc tests and the documentation build;
+                                   with filters only the tests whose names contain one of them
+       cargo xtask soak [name]     run the long tests, or those whose names contain `name`; --list names them
+       cargo xtask ci              formatting, lints, then as `test`
+       cargo xtask fmt | lint      only formatting, only lints
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let done = match command.as_str() {
+        "dev" => dev(&rest),
+        "test" => test(&rest),
+        "soak" => soak(&rest),
+        "ci" => fmt().and_then(|()| lint()).and_then(|()| test(&[])),
+        "fmt" => fmt(),
+        "lint" => lint(),
+        "" | "help" | "--help" | "-h" => {
+            say(USAGE);
+            return ExitCode::from(u8::from(command.is_empty()) * 2);
+        }
+        other => Err(format!("there is no command `{other}`\n\n{USAGE}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            say(&format!("xtask {command}: {problem}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What compiling takes.
+const BUILD: &[Need] = &[Need { program: "cc", package: "gcc libc6-dev", why: "Rust links with it" }];
+
+/// What the tests take besides.
+const TEST: &[Need] = &[
+    Need { program: "prometheus", package: "prometheus", why: "tests write from and read into a real one" },
+    Need { program: "promtool", package: "prometheus", why: "tests check files with it" },
+];
+
+fn dev(args: &[String]) -> Result<(), String> {
+    install::ensure(BUILD)?;
+    Step::cargo(&["run", "--release", "--package", "ringkit", "--bin", "ringkit", "--", "dev"])
+        .args(args)
+        .run()
+}
+
+fn test(filters: &[String]) -> Result<(), String> {
+    install::ensure(BUILD)?;
+    install::ensure(TEST)?;
+    let nextest = install::has(CARGO_NEXTEST);
+    if nextest {
+        Step::cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters).run()?;
+    } else {
+        say("cargo-nextest is not installed: using `cargo test`\n");
+        let tests =
+            Step::cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
+        tests.args(filters).run()?;
+    }
+    if !filters.is_empty() {
+        return Ok(());
+    }
+    Step::cargo(&["test", "--doc", "--workspace"]).run()?;
+    Step::cargo(&["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings").run()
+}
+
+/// Long tests are ordinary ones, `#[ignore]`d, with `soak` in their path.
+fn soak(args: &[String]) -> Result<(), String> {
+    install::ensure(BUILD)?;
+    install::ensure(TEST)?;
+    let cargo = ["test", "--release", "--workspace", "--lib", "--bins", "--tests"];
+    if args.iter().any(|arg| arg == "--list") {
+        return Step::cargo(&cargo).args(&["--", "soak", "--ignored", "--list", "--format=terse"]).run();
+    }
+    // One after the other: each is meant to have the machine for itself.
+    let step = Step::cargo(&cargo).args(&["--", "--ignored", "--nocapture", "--test-threads=1"]);
+    let names = if args.is_empty() { vec!["soak".to_owned()] } else { args.to_vec() };
+    step.args(&names).run()
+}
+
+fn fmt() -> Result<(), String> {
+    Step::cargo(&["fmt", "--all", "--check"]).run()
+}
+
+fn lint() -> Result<(), String> {
+    install::ensure(BUILD)?;
+    Step::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
+}
