@@ -1,11 +1,14 @@
 //! The next snapshot after an update of the stored ring. Pure.
 
+use std::sync::Arc;
+
 use ringkit_kv::EntryId;
 
 use crate::compare::{Comparison, compare_entries};
 use crate::desc::{Desc, InstanceDesc};
 use crate::health::{first_seen, is_fresh};
-use crate::snapshot::Snapshot;
+use crate::operation::StateCode;
+use crate::snapshot::{Snapshot, is_excluded};
 
 /// A snapshot and how it came about.
 pub(crate) struct Followed {
@@ -20,54 +23,114 @@ pub(crate) struct Followed {
 /// `heard` is what the store knows about when an owner was last heard. Where it knows nothing, an instance counts as heard
 /// at its timestamp when it is first met, but not in the future; and from then on whenever its timestamp advances, at the
 /// time when that is noticed. So a wrong clock of an instance neither kills it nor keeps its entry alive after it.
+///
+/// Costs O(n log n) for n instances, and builds the lookup tables anew only if ids, zones or tokens changed.
 pub(crate) fn follow(
     known: &Snapshot,
     desc: &Desc,
     now: i64,
     heard: impl Fn(&EntryId) -> Option<i64>,
 ) -> Followed {
-    let seen = |before: Option<usize>, id: &EntryId, entry: &InstanceDesc| {
-        heard(id).unwrap_or_else(|| match before {
+    let seen = |id: &EntryId, entry: &InstanceDesc| {
+        heard(id).unwrap_or_else(|| match known.members.place_of(id) {
+            Some(place) => seen_next(known, place, entry, now),
             None => first_seen(entry.timestamp, now),
-            Some(place) if entry.timestamp > known.members[place].desc.timestamp => {
-                now.max(known.seen[place])
-            }
-            Some(place) => known.seen[place],
         })
     };
-    let snapshot = known.successor(desc, seen).unwrap_or_else(|| {
-        let seen = |id: &EntryId, entry: &InstanceDesc| seen(known.index_of(id), id, entry);
-        Snapshot::build_shared(desc, seen, known.options.clone())
-    });
-    let (comparison, revived) = compare(known, &snapshot, now);
-    let notable = revived || comparison > Comparison::Equal && !only_timestamps(known, &snapshot);
-    Followed { snapshot, comparison, notable }
+    match known.successor(desc, seen) {
+        Some(snapshot) => {
+            let places = 0..known.members.len();
+            let changes = places.map(|place| Change::between(known, &snapshot, place, now));
+            let Change { comparison, notable } = changes.fold(Change::NONE, Change::and);
+            Followed { snapshot, comparison, notable }
+        }
+        None => {
+            let snapshot = Snapshot::build_shared(desc, seen, Arc::clone(&known.options));
+            Followed { snapshot, comparison: Comparison::Different, notable: true }
+        }
+    }
 }
 
-/// How much two snapshots differ, and whether somebody counted as dead before who is alive now.
-fn compare(known: &Snapshot, next: &Snapshot, now: i64) -> (Comparison, bool) {
-    if known.members.len() != next.members.len() {
-        return (Comparison::Different, false);
+/// As [`follow`], where only the entries of `changed` differ from those that `known` was made of, and the store knows
+/// nothing of its own about heartbeats.
+///
+/// Costs O(c log n) for c changes, whatever the number of tokens. `None` if lookup tables change.
+pub(crate) fn follow_changed(
+    known: &Snapshot,
+    desc: &Desc,
+    changed: &[EntryId],
+    now: i64,
+) -> Option<Followed> {
+    let mut snapshot = known.clone();
+    let mut change = Change::NONE;
+    for id in changed {
+        let entry = desc.get(id)?;
+        let Some(place) = known.members.place_of(id) else {
+            if is_excluded(entry, &known.options) {
+                continue;
+            }
+            return None;
+        };
+        let seen = seen_next(known, place, entry, now);
+        snapshot.replace(place, known.members[place].followed_by(entry)?, seen);
+        change = change.and(Change::between(known, &snapshot, place, now));
     }
-    let (mut comparison, mut revived) = (Comparison::Equal, false);
-    let timeout = known.options.heartbeat_timeout;
-    for (place, (a, b)) in known.members.iter().zip(&next.members).enumerate() {
-        if a.id != b.id {
-            return (Comparison::Different, false);
-        }
-        if !std::sync::Arc::ptr_eq(&a.desc, &b.desc) {
-            comparison = comparison.max(compare_entries(&a.desc, &b.desc));
-        }
-        revived |= !is_fresh(known.seen[place], now, timeout) && is_fresh(next.seen[place], now, timeout);
-    }
-    (comparison, revived)
+    let Change { comparison, notable } = change;
+    Some(Followed { snapshot, comparison, notable })
 }
 
-fn only_timestamps(known: &Snapshot, next: &Snapshot) -> bool {
-    known.members.len() == next.members.len()
-        && known.members.iter().zip(&next.members).all(|(a, b)| {
-            a.id == b.id
-                && a.state() == b.state()
-                && compare_entries(&a.desc, &b.desc) <= Comparison::EqualButStatesAndTimestamps
-        })
+/// When the member at `place` counts as heard, now that its entry is `entry`. Never in the future, also when the clock of
+/// this process was set back.
+fn seen_next(known: &Snapshot, place: usize, entry: &InstanceDesc, now: i64) -> i64 {
+    if entry.timestamp > known.members[place].desc.timestamp { now } else { known.seen[place].min(now) }
 }
+
+/// What changed about one member or several.
+#[derive(Clone, Copy)]
+struct Change {
+    comparison: Comparison,
+    notable: bool,
+}
+
+impl Change {
+    const NONE: Self = Self { comparison: Comparison::Equal, notable: false };
+
+    fn and(self, other: Self) -> Self {
+        Self { comparison: self.comparison.max(other.comparison), notable: self.notable | other.notable }
+    }
+
+    /// The change of the member at `place` in both snapshots.
+    fn between(known: &Snapshot, next: &Snapshot, place: usize, now: i64) -> Self {
+        let fresh =
+            |snapshot: &Snapshot| is_fresh(snapshot.seen[place], now, known.options.heartbeat_timeout);
+        let revived = fresh(next) && !fresh(known);
+        let (a, b) = (&known.members[place], &next.members[place]);
+        if Arc::ptr_eq(a, b) {
+            return Self { comparison: Comparison::Equal, notable: revived };
+        }
+        let comparison = compare_entries(&a.desc, &b.desc);
+        let only_timestamp = comparison <= Comparison::EqualButStatesAndTimestamps && a.state() == b.state();
+        Self { comparison, notable: revived || !only_timestamp }
+    }
+}
+
+impl Snapshot {
+    /// Puts `member`, heard at `seen`, in the place of the one with the same id, zone and tokens.
+    fn replace(&mut self, place: usize, member: Arc<crate::Instance>, seen: i64) {
+        let (old, new) = (self.states[place], StateCode::from(member.state()));
+        if old != new {
+            Arc::make_mut(&mut self.states)[place] = new;
+            if self.topology.walkable[place] {
+                let zone = self.topology.zone_of[place] as usize;
+                let counts = &mut Arc::make_mut(&mut self.walkable)[zone];
+                counts[old.class()] -= 1;
+                counts[new.class()] += 1;
+            }
+        }
+        self.members.replace(place, member);
+        self.seen.replace(place, seen);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::compare::Comparison;
 use crate::desc::Desc;
-use crate::follow::follow;
+use crate::follow::{follow, follow_changed};
 use crate::ring::Shared;
 
 /// Follows the stored ring and publishes snapshots of it.
@@ -23,6 +23,8 @@ pub struct RingService {
     shared: Arc<Shared>,
     client: Client<Desc>,
     watch: Option<Watch<Desc>>,
+    /// When the newest snapshot was made, if it is of what the watch delivered last.
+    in_step_since: Option<i64>,
 }
 
 /// Waits between attempts to read the ring at first.
@@ -31,7 +33,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 impl RingService {
     pub(crate) fn new(shared: Arc<Shared>, client: Client<Desc>) -> Self {
-        Self { shared, client, watch: None }
+        Self { shared, client, watch: None, in_step_since: None }
     }
 
     /// Opens the watch and takes its first value, however long the store takes to answer.
@@ -49,29 +51,36 @@ impl RingService {
             }
         };
         let first = watch.next().await.ok_or(ringkit_kv::Error::Closed)?;
-        self.take(first);
+        self.take(&first);
         self.watch = Some(watch);
         Ok(())
     }
 
-    fn take(&self, update: Update<Desc>) {
+    fn take(&mut self, update: &Update<Desc>) {
         let name = &self.shared.options.name;
-        let Some(desc) = update.value else {
+        let Some(desc) = &update.value else {
             info!(
                 ring = name,
                 key = self.shared.options.key,
                 "the store holds no ring; keeping what is known"
             );
+            self.in_step_since = None;
             return;
         };
         let now = self.shared.clock.now_secs();
-        let heard = |at: Instant| now.saturating_sub_unsigned(at.elapsed().as_secs());
         let known = self.shared.load();
-        let followed = follow(&known, &desc, now, |id| update.seen.get(id).copied().map(heard));
+        let in_step = self.in_step_since.is_some_and(|since| since <= now);
+        let quick = in_step && update.removed.is_empty() && update.seen.is_empty();
+        let followed = quick.then(|| follow_changed(&known, desc, &update.changed, now)).flatten();
+        let followed = followed.unwrap_or_else(|| {
+            let heard = |at: Instant| now.saturating_sub_unsigned(at.elapsed().as_secs());
+            follow(&known, desc, now, |id| update.seen.get(id).copied().map(heard))
+        });
         if followed.comparison == Comparison::Different {
             info!(ring = name, instances = followed.snapshot.instances().len(), "ring changed");
         }
         self.shared.publish(followed.snapshot, followed.notable);
+        self.in_step_since = Some(now);
     }
 }
 
@@ -88,7 +97,7 @@ impl Service for RingService {
                 () = stop.cancelled() => return Ok(()),
                 update = watch.next() => update.ok_or(ringkit_kv::Error::Closed)?,
             };
-            self.take(update);
+            self.take(&update);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! [`Snapshot`]: one immutable view of a ring, made for lookups.
 //!
-//! What moves seldom (ids, addresses, zones, tokens) is a [`Topology`] shared between snapshots; states and heartbeats lie
-//! beside it in small arrays indexed alike, so an update that brings only those makes a new snapshot without touching a
-//! token. All lookups go through a snapshot; see [`crate::lookup`] and [`crate::sets`].
+//! What moves seldom (ids, zones, tokens) is a [`Topology`] shared between snapshots; entries, states and heartbeats lie
+//! beside it in arrays indexed alike, which snapshots share in part. So an update that brings only those makes a new
+//! snapshot without touching a token, and at a cost that hardly grows with the ring. All lookups go through a snapshot; see [`crate::lookup`] and [`crate::sets`].
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 
 use crate::desc::{Desc, InstanceDesc, State};
 use crate::health::{first_seen, is_fresh};
+use crate::members::{Chunked, Members};
 use crate::operation::{Operation, StateCode};
 use crate::options::RingOptions;
 use crate::ownership::Ownership;
@@ -48,7 +49,7 @@ impl Instance {
 
     /// The same member with a new entry, if that has the same zone and tokens. Keeps the storage of the tokens, so that
     /// the next comparison is one of pointers.
-    fn followed_by(self: &Arc<Self>, entry: &Arc<InstanceDesc>) -> Option<Arc<Self>> {
+    pub(crate) fn followed_by(self: &Arc<Self>, entry: &Arc<InstanceDesc>) -> Option<Arc<Self>> {
         if Arc::ptr_eq(&self.desc, entry) {
             return Some(Arc::clone(self));
         }
@@ -69,11 +70,11 @@ pub struct Snapshot {
     pub(crate) options: Arc<RingOptions>,
     pub(crate) topology: Arc<Topology>,
     // The arrays below share one index: the member's place in the byte order of ids.
-    pub(crate) members: Box<[Arc<Instance>]>,
-    pub(crate) states: Box<[StateCode]>,
-    pub(crate) seen: Box<[i64]>,
+    pub(crate) members: Members,
+    pub(crate) states: Arc<[StateCode]>,
+    pub(crate) seen: Chunked<i64>,
     // Per zone and class of state, how many members own a token.
-    pub(crate) walkable: Box<[StateCounts]>,
+    pub(crate) walkable: Arc<[StateCounts]>,
     pub(crate) generation: u64,
 }
 
@@ -91,13 +92,12 @@ impl Snapshot {
         seen: impl Fn(&EntryId, &InstanceDesc) -> i64,
         options: Arc<RingOptions>,
     ) -> Self {
-        let members: Box<[_]> = desc
+        let members: Members = desc
             .iter()
-            .filter(|(_, entry)| !excluded(entry, &options))
+            .filter(|(_, entry)| !is_excluded(entry, &options))
             .map(|(id, entry)| Arc::new(Instance { id: id.clone(), desc: Arc::clone(entry) }))
             .collect();
         let topology = Arc::new(Topology::build(&members));
-        let seen = members.iter().map(|member| seen(&member.id, &member.desc)).collect();
         Self::assemble(options, topology, members, seen)
     }
 
@@ -108,34 +108,32 @@ impl Snapshot {
 
     /// The successor of this view in which the same members own the same tokens: shares the lookup tables.
     ///
-    /// `seen` is given the member's place in this view. `None` if ids, zones or tokens differ.
+    /// `None` if ids, zones or tokens differ.
     pub(crate) fn successor(
         &self,
         desc: &Desc,
-        seen: impl Fn(Option<usize>, &EntryId, &InstanceDesc) -> i64,
+        seen: impl Fn(&EntryId, &InstanceDesc) -> i64,
     ) -> Option<Self> {
         let mut members = Vec::with_capacity(self.members.len());
-        let mut heard = Vec::with_capacity(self.members.len());
-        for (id, entry) in desc.iter().filter(|(_, entry)| !excluded(entry, &self.options)) {
-            let place = members.len();
-            let before = self.members.get(place).filter(|before| before.id == *id)?;
+        for (id, entry) in desc.iter().filter(|(_, entry)| !is_excluded(entry, &self.options)) {
+            let before = self.members.get(members.len()).filter(|before| before.id == *id)?;
             members.push(before.followed_by(entry)?);
-            heard.push(seen(Some(place), id, entry));
         }
         if members.len() < self.members.len() {
             return None;
         }
         let (options, topology) = (Arc::clone(&self.options), Arc::clone(&self.topology));
-        Some(Self::assemble(options, topology, members.into(), heard.into()))
+        Some(Self::assemble(options, topology, members.into_iter().collect(), seen))
     }
 
     fn assemble(
         options: Arc<RingOptions>,
         topology: Arc<Topology>,
-        members: Box<[Arc<Instance>]>,
-        seen: Box<[i64]>,
+        members: Members,
+        seen: impl Fn(&EntryId, &InstanceDesc) -> i64,
     ) -> Self {
-        let states: Box<[_]> = members.iter().map(|member| StateCode::from(member.state())).collect();
+        let states: Arc<[_]> = members.iter().map(|member| StateCode::from(member.state())).collect();
+        let seen = members.iter().map(|member| seen(&member.id, &member.desc)).collect();
         let walkable = topology.count_states(&states);
         Self { options, topology, members, states, seen, walkable, generation: 0 }
     }
@@ -151,13 +149,13 @@ impl Snapshot {
     }
 
     /// All members in the byte order of their ids, whatever their state; excluded zones are left out.
-    pub fn instances(&self) -> &[Arc<Instance>] {
+    pub fn instances(&self) -> &Members {
         &self.members
     }
 
     /// The member called `id`.
     pub fn instance(&self, id: &str) -> Option<Arc<Instance>> {
-        self.index_of(id).map(|index| Arc::clone(&self.members[index]))
+        self.members.place_of(id).map(|index| Arc::clone(&self.members[index]))
     }
 
     /// The id of the member reached on `addr`; of several the greatest.
@@ -167,13 +165,13 @@ impl Snapshot {
 
     /// When member `id` was last heard, in Unix seconds by this process's clock.
     pub fn seen(&self, id: &str) -> Option<i64> {
-        self.index_of(id).map(|index| self.seen[index])
+        self.members.place_of(id).map(|index| self.seen[index])
     }
 
     /// Whether `member` can serve `op` at `now` (Unix seconds): its state allows it and it was heard of lately. False
     /// for an id that is not in the ring.
     pub fn is_healthy(&self, id: &str, op: Operation, now: i64) -> bool {
-        self.index_of(id).is_some_and(|index| self.is_healthy_at(index, op, now))
+        self.members.place_of(id).is_some_and(|index| self.is_healthy_at(index, op, now))
     }
 
     /// The zones of all members, sorted. Members without a zone make the zone of the empty name.
@@ -196,10 +194,6 @@ impl Snapshot {
         self.topology.ownership()
     }
 
-    pub(crate) fn index_of(&self, id: &str) -> Option<usize> {
-        self.members.binary_search_by(|member| member.id.as_str().cmp(id)).ok()
-    }
-
     #[inline]
     pub(crate) fn is_healthy_at(&self, index: usize, op: Operation, now: i64) -> bool {
         op.accepts_code(self.states[index]) && is_fresh(self.seen[index], now, self.options.heartbeat_timeout)
@@ -211,6 +205,6 @@ impl Snapshot {
     }
 }
 
-fn excluded(entry: &InstanceDesc, options: &RingOptions) -> bool {
+pub(crate) fn is_excluded(entry: &InstanceDesc, options: &RingOptions) -> bool {
     options.excluded_zones.iter().any(|zone| entry.zone == *zone)
 }

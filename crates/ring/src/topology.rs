@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
 
+use crate::members::Members;
 use crate::operation::StateCode;
 use crate::ownership::Ownership;
-use crate::snapshot::{Instance, StateCounts};
+use crate::snapshot::StateCounts;
 
 /// Members' tokens and zones as flat tables. A member is its index in the byte order of ids.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Owners {
 
 impl Topology {
     /// `members` in the byte order of their ids.
-    pub(crate) fn build(members: &[Arc<Instance>]) -> Self {
+    pub(crate) fn build(members: &Members) -> Self {
         let mut zones: Vec<_> = members.iter().map(|member| member.zone().clone()).collect();
         zones.sort_unstable();
         zones.dedup();
@@ -87,12 +88,12 @@ impl Topology {
     }
 
     /// Per zone and class of state, how many members the walk can meet.
-    pub(crate) fn count_states(&self, states: &[StateCode]) -> Box<[StateCounts]> {
-        let mut counts = vec![StateCounts::default(); self.zones.len()].into_boxed_slice();
+    pub(crate) fn count_states(&self, states: &[StateCode]) -> Arc<[StateCounts]> {
+        let mut counts = vec![StateCounts::default(); self.zones.len()];
         for ((&zone, &walkable), state) in self.zone_of.iter().zip(&self.walkable).zip(states) {
             counts[zone as usize][state.class()] += u32::from(walkable);
         }
-        counts
+        counts.into()
     }
 
     pub(crate) fn ownership(&self) -> &Ownership {

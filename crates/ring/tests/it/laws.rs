@@ -380,6 +380,30 @@ fn distinct_rings(n: usize) -> impl Strategy<Value = Vec<Desc>> {
     })
 }
 
+/// PENDING instances are read, and each makes room for one more: such a walk takes everybody.
+#[test]
+fn a_walk_that_takes_everybody_agrees_with_a_plain_rendering_of_cortex() {
+    for zone_awareness_enabled in [false, true] {
+        let options = RingOptions { zone_awareness_enabled, ..RingOptions::default() };
+        let instance = |place: u32| {
+            let tokens =
+                (0..3).map(|n| place.wrapping_mul(2_654_435_761).wrapping_add(n * 1_000_003)).collect();
+            let state = if place.is_multiple_of(50) { State::Active } else { State::Pending };
+            let zone = ["a", "b", "c"][place as usize % 3].into();
+            let entry = InstanceDesc { timestamp: NOW, state, tokens, zone, ..InstanceDesc::default() };
+            (format!("i{place}"), entry)
+        };
+        let desc: Desc = (0..200).map(instance).collect();
+        let snapshot = Snapshot::first_sight(&desc, NOW, &options);
+        for key in [0, 77_777_777, u32::MAX] {
+            let set = snapshot.get(key, Operation::READ, NOW).unwrap();
+            let found: Vec<_> = set.instances.iter().map(|instance| instance.id.to_string()).collect();
+            assert!(found.len() > 100);
+            assert_eq!(found, plain_walk(&desc, &options, Operation::READ, key));
+        }
+    }
+}
+
 /// How many of 2,000 keys change more than one replica when an instance joins, and how many change at all.
 fn moved(before: &Desc, after: &Desc, options: &RingOptions) -> (usize, usize) {
     let (before, after) =

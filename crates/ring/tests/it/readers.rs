@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringkit_kv::{self as kv, Client, InMemory};
-use ringkit_ring::{Desc, InstanceDesc, Operation, Ring, RingOptions, RingService, State};
+use ringkit_ring::{Desc, InstanceDesc, Operation, Ring, RingOptions, RingService, State, Unsettled};
 use ringkit_runtime::{CancellationToken, Clock, ManualClock, Meter, Service as _, ServiceHandle};
 use tokio::sync::watch;
 
@@ -316,4 +316,69 @@ async fn a_store_that_is_down_delays_the_start_and_does_not_fail_it() {
 async fn a_store_that_will_never_answer_fails_the_start() {
     let error = start_on(1, || kv::Error::Closed).await.unwrap_err();
     assert_eq!(error.to_string(), "the key-value store was closed");
+}
+
+/// A fixed ring cannot change, so these follow a store in virtual time.
+async fn settling(change_after: Option<Duration>) -> (Result<(), Unsettled>, Duration) {
+    let (client, ring, mut service, ..) = parts(RingOptions::default());
+    let (id, mut entry) = active("a", "", &[10]);
+    client.upsert_own("ring", &id, &entry).await.unwrap();
+    let stop = CancellationToken::new();
+    service.start(&stop).await.unwrap();
+    let background = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            service.run(stop).await.unwrap();
+        }
+    });
+    let started = tokio::time::Instant::now();
+    let changes = async {
+        loop {
+            let Some(after) = change_after else { std::future::pending().await };
+            tokio::time::sleep(after).await;
+            entry.timestamp += 1;
+            entry.state = if entry.state == State::Active { State::Joining } else { State::Active };
+            client.upsert_own("ring", &id, &entry).await.unwrap();
+        }
+    };
+    let wait =
+        ring.wait_settled(Operation::BLOCKS_OWNER_SYNC, Duration::from_secs(60), Duration::from_secs(300));
+    let result = tokio::select! { result = wait => result, () = changes => unreachable!() };
+    let took = started.elapsed();
+    stop.cancel();
+    background.await.unwrap();
+    (result, took)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_that_does_not_change_is_settled_after_the_least_time() {
+    let (result, took) = settling(None).await;
+    assert_eq!((result, took), (Ok(()), Duration::from_secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_that_never_rests_is_given_up_on() {
+    let (result, took) = settling(Some(Duration::from_secs(30))).await;
+    assert_eq!(took, Duration::from_secs(300));
+    assert_eq!(result.unwrap_err().to_string(), "the ring did not stay unchanged for 60s within 300s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_do_not_matter_to_who_waits_for_tokens() {
+    let desc: Desc = [active("a", "", &[10])].into_iter().collect();
+    let ring = Ring::fixed(desc, RingOptions::default(), Clock::manual(START * 1000).0);
+    let (least, most) = (Duration::from_secs(5), Duration::from_secs(6));
+    assert_eq!(ring.wait_tokens_settled(Operation::WRITE, least, most).await, Ok(()));
+    assert_eq!(ring.wait_settled(Operation::WRITE, Duration::ZERO, Duration::ZERO).await, Ok(()), "at once");
+}
+
+#[tokio::test]
+async fn waiting_for_a_state_ends_when_the_ring_shows_it() {
+    let world = world([active("a", "", &[10])]).await;
+    world.ring.wait_instance_state("a", State::Active).await;
+    let leaving = async {
+        tokio::task::yield_now().await;
+        world.write("a", |entry| (entry.timestamp, entry.state) = (START + 1, State::Leaving)).await;
+    };
+    tokio::join!(world.ring.wait_instance_state("a", State::Leaving), leaving);
 }
