@@ -1,5 +1,6 @@
 //! The newest samples of all tenants, in memory: series, an index of their labels, chunks.
 
+mod append;
 mod labels;
 mod postings;
 mod reject;
@@ -14,11 +15,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
+pub(crate) use self::append::{Outcome, PushError};
 pub(crate) use self::labels::{Canonical, display};
 pub(crate) use self::reject::Reject;
 pub(crate) use self::series::{Chunk, Series};
 pub(crate) use self::shard::{Shard, Slot};
-pub(crate) use self::tenant::{Outcome, PushError, Tenant};
+pub(crate) use self::tenant::Tenant;
 use crate::wal::{self, Journal};
 
 /// How many series may be made. 0 means any number.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::datadir::{self, DataDir};
 use crate::head::{Head, Totals};
 use crate::ingester::{Ingester, Open};
-use crate::wal::{self, Disk, Files, Log, Replayed, replay, write_snapshot};
+use crate::wal::{self, Disk, Files, Log, Replayed, replay};
 
 /// How long to wait for a predecessor that is still letting go of the data directory.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -172,10 +172,10 @@ async fn open_log(ingester: Arc<Ingester>, dir: Arc<DataDir>) -> Result<Replayed
             max_segment_bytes: config.wal_segment_size_bytes,
             metrics: metrics.wal.clone(),
         };
-        let log = Log::open(options, replayed.end, Arc::clone(&dir))?;
+        let log = Log::open(options, &replayed, Arc::clone(&dir))?;
         if replayed.damages > 0 {
             // What could not be read is not to be met again.
-            write_snapshot(&*files, &dir.wal(), &head, replayed.end)?;
+            log.snapshot(&head, replayed.end)?;
         }
         Ok((Open { head, log }, replayed))
     };
@@ -289,8 +289,7 @@ async fn snapshot(ingester: &Arc<Ingester>, dir: Option<Arc<DataDir>>) -> Result
         // Keeps the directory ours as long as we write.
         let _dir = dir;
         let Some(open) = ingester.opened() else { return Ok(0) };
-        let options = open.log.options();
-        write_snapshot(&*options.files, &options.dir, &open.head, position)
+        open.log.snapshot(&open.head, position)
     };
     let started = Instant::now();
     let bytes = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;

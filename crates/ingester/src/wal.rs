@@ -19,12 +19,15 @@ use metrics::{Counter, Gauge, Histogram, Unit};
 use parking_lot::Mutex;
 use ringkit_runtime::Meter;
 
+use crate::head::Head;
+
 #[cfg(test)]
 pub(crate) use self::files::faulty::Faulty;
 pub(crate) use self::files::{Disk, Files};
 pub(crate) use self::replay::{Replayed, replay};
+#[cfg(test)]
 use self::segment::Kind;
-pub(crate) use self::snapshot::write_snapshot;
+use self::snapshot::write_snapshot;
 use self::writer::{Closing, Shared, Writer, create_segment};
 
 /// Bytes that may wait for the writer before pushes are turned away.
@@ -134,15 +137,19 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Begins a new segment at `position`, where the replay ended, and starts the writer. `owner` is dropped when the
+    /// Begins a new segment where the replay ended, and starts the writer. `owner` is dropped when the
     /// writer has ended: nothing is written after that.
     ///
     /// # Errors
     ///
     /// If the segment cannot be created.
-    pub(crate) fn open(options: Options, position: u64, owner: impl Send + 'static) -> std::io::Result<Self> {
-        let output = create_segment(&*options.files, &options.dir, position)?;
-        let shared = Arc::new(Shared::new(position));
+    pub(crate) fn open(
+        options: Options,
+        replayed: &Replayed,
+        owner: impl Send + 'static,
+    ) -> std::io::Result<Self> {
+        let output = create_segment(&*options.files, &options.dir, replayed.end)?;
+        let shared = Arc::new(Shared::new(replayed.end, replayed.segments.clone()));
         let writer = Writer {
             shared: Arc::clone(&shared),
             files: Arc::clone(&options.files),
@@ -235,14 +242,20 @@ impl Log {
 
     /// Bytes of the log since the last snapshot, and number of segments.
     pub(crate) fn usage(&self) -> (u64, usize) {
-        let Ok(names) = self.options.files.list(&self.options.dir) else { return (0, 0) };
-        let segments = names.iter().filter_map(|name| Kind::Segment.position(name));
-        let (oldest, count) = segments.fold((u64::MAX, 0), |(oldest, count), at| (oldest.min(at), count + 1));
+        let (oldest, count) = self.shared.segments();
         (self.shared.position().saturating_sub(oldest), count)
     }
 
-    pub(crate) fn options(&self) -> &Options {
-        &self.options
+    /// Writes a snapshot of `head`, in which everything before `position` is recorded, and drops the log before it.
+    /// `position` comes from [`rotate`](Self::rotate). Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the snapshot cannot be written; then everything is as it was.
+    pub(crate) fn snapshot(&self, head: &Head, position: u64) -> std::io::Result<u64> {
+        let bytes = write_snapshot(&*self.options.files, &self.options.dir, head, position)?;
+        self.shared.forget_segments(position);
+        Ok(bytes)
     }
 }
 

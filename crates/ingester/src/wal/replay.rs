@@ -35,10 +35,12 @@ pub(crate) enum Error {
 }
 
 /// What was found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replayed {
     /// Where the log goes on.
     pub(crate) end: u64,
+    /// Positions of the segments that were read, oldest first.
+    pub(crate) segments: Vec<u64>,
     pub(crate) records: u64,
     /// Samples appended from the log; those of the snapshot are not counted.
     pub(crate) samples: u64,
@@ -138,6 +140,7 @@ impl Replay<'_> {
             segments.retain(|&segment| segment >= position);
         }
         let last = segments.last().copied();
+        self.done.segments.clone_from(&segments);
         for base in segments {
             if base != expected {
                 let reason = format!("the log before position {base} is missing from position {expected} on");

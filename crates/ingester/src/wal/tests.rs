@@ -32,7 +32,7 @@ fn read(files: &Faulty, repair: bool) -> Result<(Head, Replayed), Error> {
 /// Replays and goes on, as a start of the process does.
 fn start(files: &Faulty, max_segment_bytes: u64) -> (Head, Log) {
     let (head, replayed) = read(files, false).unwrap();
-    let log = Log::open(options(files, max_segment_bytes), replayed.end, ()).unwrap();
+    let log = Log::open(options(files, max_segment_bytes), &replayed, ()).unwrap();
     (head, log)
 }
 
@@ -93,7 +93,7 @@ fn a_crash_at_any_byte_keeps_every_batch_before_it() {
             assert!(found[name].starts_with(samples), "cut at {cut}");
         }
         // Going on after the crash, and another start, find nothing wrong.
-        let log = Log::open(options(&crashed, u64::MAX), replayed.end, ()).unwrap();
+        let log = Log::open(options(&crashed, u64::MAX), &replayed, ()).unwrap();
         put(&head, &log, "a", &[series(0, &[(1000, 1.0)])]);
         log.close().unwrap();
         let (again, replayed) = read(&crashed, false).unwrap();
@@ -202,7 +202,7 @@ fn a_snapshot_replaces_the_log_before_it() {
     assert_eq!(contents(&again), contents(&head));
     assert_eq!(replayed.samples, 2, "what is in the snapshot is not read again");
     // A second snapshot replaces the first.
-    let log = Log::open(options(&files, 300), replayed.end, ()).unwrap();
+    let log = Log::open(options(&files, 300), &replayed, ()).unwrap();
     let position = futures::executor::block_on(log.rotate()).unwrap();
     write_snapshot(&files, DIR.as_ref(), &again, position).unwrap();
     log.close().unwrap();

@@ -17,6 +17,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     progress: watch::Sender<Progress>,
+    /// Positions of all segments, oldest first.
+    segments: Mutex<Vec<u64>>,
 }
 
 /// The buffer and what is wanted of the writer.
@@ -48,10 +50,18 @@ pub(super) struct Progress {
 }
 
 impl Shared {
-    pub(super) fn new(position: u64) -> Self {
+    /// A log that goes on at `position`, after `segments`.
+    pub(super) fn new(position: u64, mut segments: Vec<u64>) -> Self {
+        segments.retain(|&segment| segment != position);
+        segments.push(position);
         let state = State { buffer: Vec::new(), position, rotate: false, closing: None, failed: None };
         let progress = Progress { committed: position, segment: position, failed: None };
-        Self { state: Mutex::new(state), wake: Condvar::new(), progress: watch::Sender::new(progress) }
+        Self {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            progress: watch::Sender::new(progress),
+            segments: Mutex::new(segments),
+        }
     }
 
     /// Puts whole records into the buffer and says where they end.
@@ -91,6 +101,17 @@ impl Shared {
             None if state.closing.is_some() => Err(Failed::closed()),
             None => Ok(state.buffer.len()),
         }
+    }
+
+    /// Position of the oldest segment, and how many there are.
+    pub(super) fn segments(&self) -> (u64, usize) {
+        let segments = self.segments.lock();
+        (segments.first().copied().unwrap_or_default(), segments.len())
+    }
+
+    /// Segments before `position` are gone.
+    pub(super) fn forget_segments(&self, position: u64) {
+        self.segments.lock().retain(|&segment| segment >= position);
     }
 
     /// Asks for a new segment and says from which position on it counts as done.
@@ -197,6 +218,7 @@ impl Writer {
         self.output = create_segment(&*self.files, &self.dir, position)
             .map_err(|error| Failed::write(&path, &error))?;
         self.segment_bytes = 0;
+        self.shared.segments.lock().push(position);
         Ok(())
     }
 }
