@@ -31,6 +31,14 @@ pub enum Error {
         /// What is wrong with them.
         message: String,
     },
+    /// The file with the admin token is of no use.
+    #[error("`server.admin_token_file`: {file}: {problem}")]
+    AdminToken {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The buckets or labels of the metrics were refused.
     #[error("metrics recorder: {message}")]
     Recorder {

@@ -18,10 +18,14 @@ use crate::measure::MeasureHttp;
 use crate::status::{HttpError, text};
 
 /// Puts the routers together, under the configured prefix, measured, and safe from panics in handlers.
-pub(crate) fn router(routers: Vec<Router>, config: &ServerConfig, meter: &Meter) -> Result<Router, Error> {
+pub(crate) fn router(
+    routers: impl Iterator<Item = Router>,
+    config: &ServerConfig,
+    meter: &Meter,
+) -> Result<Router, Error> {
     // axum reports routes that overlap by panicking.
     let merged = catch_unwind(AssertUnwindSafe(|| {
-        let all = routers.into_iter().fold(Router::new(), Router::merge);
+        let all = routers.fold(Router::new(), Router::merge);
         match config.http_path_prefix.trim_matches('/') {
             "" => all,
             prefix => Router::new().nest(&format!("/{prefix}"), all),
@@ -36,7 +40,7 @@ pub(crate) fn router(routers: Vec<Router>, config: &ServerConfig, meter: &Meter)
         .layer(CatchPanicLayer::custom(move |payload: Box<dyn Any + Send>| {
             panicked(&panics, payload.as_ref())
         }))
-        .layer(MeasureHttp::new(meter)))
+        .layer(MeasureHttp::new(meter, config.log_request_at_info_level_enabled)))
 }
 
 /// Counts panics of handlers, HTTP and gRPC.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
@@ -18,16 +18,19 @@ use metrics::{Gauge, Histogram, SharedString, Unit};
 use pin_project_lite::pin_project;
 use ringkit_runtime::Meter;
 use tower::{Layer, Service};
+use tracing::Level;
 
 /// Measures the routes of an axum router: apply it with `Router::layer`, so that each route gets its own handles.
 #[derive(Clone)]
 pub(crate) struct MeasureHttp {
     meter: Meter,
+    log_at_info: bool,
 }
 
 impl MeasureHttp {
-    pub(crate) fn new(meter: &Meter) -> Self {
-        Self { meter: meter.clone() }
+    /// Measures, and logs each request at level info or else debug.
+    pub(crate) fn new(meter: &Meter, log_at_info: bool) -> Self {
+        Self { meter: meter.clone(), log_at_info }
     }
 }
 
@@ -35,10 +38,8 @@ impl<S> Layer<S> for MeasureHttp {
     type Service = MeasuredHttp<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        MeasuredHttp {
-            inner,
-            route: Arc::new(HttpRoute { meter: self.meter.clone(), route: OnceLock::new() }),
-        }
+        let route = HttpRoute { meter: self.meter.clone(), route: OnceLock::new() };
+        MeasuredHttp { inner, route: Arc::new(route), log_at_info: self.log_at_info }
     }
 }
 
@@ -46,6 +47,7 @@ impl<S> Layer<S> for MeasureHttp {
 pub(crate) struct MeasuredHttp<S> {
     inner: S,
     route: Arc<HttpRoute>,
+    log_at_info: bool,
 }
 
 /// One route of a router. Its name is known from the first request.
@@ -107,7 +109,8 @@ where
             }
             started
         });
-        MeasuredHttpFuture { inner: self.inner.call(request), under_way, ws }
+        let log = Log::of(&request, self.log_at_info);
+        MeasuredHttpFuture { inner: self.inner.call(request), under_way, ws, log }
     }
 }
 
@@ -117,6 +120,7 @@ pin_project! {
         inner: F,
         under_way: Option<UnderWay>,
         ws: bool,
+        log: Option<Log>,
     }
 }
 
@@ -134,9 +138,40 @@ where
             if let Some(size) = response.body().size_hint().exact() {
                 under_way.route.0.response_bytes.get().record(as_f64(size));
             }
+            if let Some(log) = this.log.take() {
+                log.write(response.status().as_u16(), under_way.started.elapsed());
+            }
             under_way.finish(u32::from(response.status().as_u16()), *this.ws);
         }
         Poll::Ready(Ok(response))
+    }
+}
+
+/// A line for the log, if somebody reads it.
+struct Log {
+    method: Method,
+    path: String,
+    at_info: bool,
+}
+
+impl Log {
+    fn of<B>(request: &Request<B>, at_info: bool) -> Option<Self> {
+        let wanted = if at_info { tracing::enabled!(Level::INFO) } else { tracing::enabled!(Level::DEBUG) };
+        wanted.then(|| Self {
+            method: request.method().clone(),
+            // Without the query: it may hold what nobody should read.
+            path: request.uri().path().to_owned(),
+            at_info,
+        })
+    }
+
+    fn write(self, status: u16, took: Duration) {
+        let Self { method, path, at_info } = self;
+        if at_info {
+            tracing::info!(%method, path, status, ?took, "request");
+        } else {
+            tracing::debug!(%method, path, status, ?took, "request");
+        }
     }
 }
 

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringkit_config::Config;
-use ringkit_ring::Ring;
+use ringkit_kv::Client;
+use ringkit_ring::{Desc, Ring};
 use ringkit_runtime::{Cause, Clock, Meter, Service, Supervisor};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 
+use crate::admin::Admin;
 use crate::pages;
 
 /// Builds a role; may return no service.
@@ -49,12 +51,13 @@ pub struct Process {
     pub http_addr: SocketAddr,
     /// Where gRPC is served: the bound address, with its real port.
     pub grpc_addr: SocketAddr,
+    admin: Admin,
     pub(crate) routers: Vec<axum::Router>,
     pub(crate) grpc: RoutesBuilder,
     pub(crate) links: Vec<Link>,
     pub(crate) checks: Vec<Check>,
     pub(crate) stop_deadlines: BTreeMap<&'static str, Duration>,
-    provided: Provided,
+    pub(crate) provided: Provided,
 }
 
 /// Handles that roles left, by their type.
@@ -97,8 +100,8 @@ impl Process {
         clock: Clock,
         stores: ringkit_kv::Stores,
         supervisor: Supervisor,
-        http_addr: SocketAddr,
-        grpc_addr: SocketAddr,
+        (http_addr, grpc_addr): (SocketAddr, SocketAddr),
+        admin: Admin,
     ) -> Self {
         Self {
             config,
@@ -108,6 +111,7 @@ impl Process {
             supervisor,
             http_addr,
             grpc_addr,
+            admin,
             routers: Vec::new(),
             grpc: RoutesBuilder::default(),
             links: Vec::new(),
@@ -121,6 +125,13 @@ impl Process {
     /// fails the start.
     pub fn http(&mut self, router: axum::Router) {
         self.routers.push(router);
+    }
+
+    /// Adds HTTP routes that change something: they answer to POST only, not to foreign pages, and ask for the token of
+    /// `server.admin_token_file` if there is one.
+    pub fn admin(&mut self, router: axum::Router) {
+        let guarded = self.admin.guard(router);
+        self.http(guarded);
     }
 
     /// Adds a gRPC service: a generated `…Server`, with its message sizes already limited to
@@ -164,14 +175,16 @@ impl Process {
         self.provided.get()
     }
 
-    /// What remains when the process is built.
-    pub(crate) fn into_provided(self) -> Provided {
-        self.provided
-    }
-
     /// Serves the state of `ring` under `path`, as HTML and, by `Accept: application/json`, in Cortex's JSON.
     pub fn ring_page(&mut self, path: &str, title: &str, ring: Ring) {
         self.http(pages::ring::routes(path, title, ring));
+        self.link(pages::ADMIN, path, title);
+    }
+
+    /// The same page, on which an instance can also be forgotten: removed from the ring through `client`, by POST of
+    /// `forget=<id>` as in Cortex, guarded like [`admin`](Self::admin).
+    pub fn ring_page_with_forget(&mut self, path: &str, title: &str, ring: Ring, client: Client<Desc>) {
+        self.http(pages::ring::routes_with_forget(path, title, ring, client, self.admin.clone()));
         self.link(pages::ADMIN, path, title);
     }
 

@@ -13,6 +13,8 @@ pub struct IngesterRing(pub Ring);
 /// The key under which ingesters register.
 const KEY: &str = "ring";
 
+const TITLE: &str = "Ingester Ring Status";
+
 pub(crate) const ROLE: Role = Role { name: "ring", visible: false, dependencies: &[], init };
 
 fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
@@ -29,10 +31,10 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     };
     let kv = process.config.kv(RingName::Ingester);
     let client = process.stores.client::<Desc>(&kv, "ingester-ring", &process.meter, &process.clock)?;
-    let (ring, service) = Ring::new(options, client, process.clock.clone(), &process.meter);
+    let (ring, service) = Ring::new(options, client.clone(), process.clock.clone(), &process.meter);
     process.provide(IngesterRing(ring.clone()));
-    process.ring_page("/ingester/ring", "Ingester Ring Status", ring.clone());
-    // The path of older versions; not linked.
-    process.http(crate::pages::ring::routes("/ring", "Ingester Ring Status", ring));
+    process.ring_page_with_forget("/ingester/ring", TITLE, ring.clone(), client);
+    // The path of older versions: to look at, and not linked.
+    process.http(crate::pages::ring::routes("/ring", TITLE, ring));
     Ok(Some(Box::new(service)))
 }

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use ringkit_config::{Config, Loaded};
 use ringkit_runtime::{ShutdownReport, Signals};
 
-use crate::app::{App, ExitReason, Running};
+use crate::app::App;
 use crate::args::{Ask, ask};
 use crate::process::Role;
+use crate::running::{ExitReason, Running};
 use crate::telemetry;
 
 const SUCCESS: u8 = 0;
@@ -21,11 +22,15 @@ const USAGE: u8 = 2;
 /// configuration, a service that failed, or one that did not stop in time; 2 for a bad command line; 128 plus the signal's
 /// number after a second SIGINT or SIGTERM, which ends the process at once.
 pub fn main(default_target: &str, roles: &[Role]) -> ExitCode {
-    let mut args: Vec<String> = std::env::args().collect();
-    let program = if args.is_empty() { String::new() } else { args.remove(0) };
-    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
-    let code = match ask(&mut args) {
-        Ask::Help => print(&help(&program)),
+    let mut args = std::env::args();
+    let program = args.next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    ExitCode::from(obey(program, args.collect(), default_target, roles))
+}
+
+fn obey(program: &str, mut args: Vec<String>, default_target: &str, roles: &[Role]) -> u8 {
+    match ask(&mut args) {
+        Ask::Help => print(&help(program)),
         Ask::Version => print(&format!("{program}, version {}\n", env!("CARGO_PKG_VERSION"))),
         Ask::Modules => print(&modules(roles)),
         Ask::Run { print_config } => match load(default_target, args) {
@@ -37,8 +42,7 @@ pub fn main(default_target: &str, roles: &[Role]) -> ExitCode {
             }
             Err(code) => code,
         },
-    };
-    ExitCode::from(code)
+    }
 }
 
 /// Says it on standard output; nobody listening is no reason to fail.
@@ -156,3 +160,6 @@ async fn until_over(running: &mut Running, signals: &mut Signals) -> ExitReason 
 fn exit_code(reason: &ExitReason, report: &ShutdownReport) -> u8 {
     if reason.is_success() && report.is_clean() { SUCCESS } else { FAILURE }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,25 +4,69 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::extract::Query;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use ringkit_ring::{Operation, Ring, Share, Snapshot};
+use axum::routing::{MethodRouter, get};
+use axum::{Form, Json, Router};
+use ringkit_kv::Client;
+use ringkit_ring::{Desc, Operation, Ring, Share, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use super::time::{age, go_default, rfc3339};
 use super::{Escaped, page, wants_json};
+use crate::admin::Admin;
+use crate::status::HttpError;
 
 /// What Cortex calls an instance whose heartbeats have stopped, in place of its state.
 const UNHEALTHY: &str = "Unhealthy";
 
+/// The page, to look at.
 pub(crate) fn routes(path: &str, title: &str, ring: Ring) -> Router {
+    Router::new().route(path, shown(title, ring, false))
+}
+
+/// The page, on which instances can be forgotten too.
+pub(crate) fn routes_with_forget(
+    path: &str,
+    title: &str,
+    ring: Ring,
+    client: Client<Desc>,
+    admin: Admin,
+) -> Router {
+    let shown = shown(title, ring.clone(), admin.takes_forms());
+    Router::new().route(
+        path,
+        shown.post(async move |headers: HeaderMap, Form(asked): Form<Forget>| {
+            admin.check(&headers)?;
+            forget(&ring, &client, &asked.forget).await
+        }),
+    )
+}
+
+fn shown(title: &str, ring: Ring, forgets: bool) -> MethodRouter {
     let title = title.to_owned();
-    let answer = async move |Query(options): Query<Options>, headers: HeaderMap| -> Response {
-        if wants_json(&headers) { Json(status(&ring)).into_response() } else { html(&title, &ring, &options) }
-    };
-    Router::new().route(path, get(answer))
+    get(async move |Query(options): Query<Options>, headers: HeaderMap| -> Response {
+        if wants_json(&headers) {
+            return Json(status(&ring)).into_response();
+        }
+        html(&title, &ring, &options, forgets)
+    })
+}
+
+#[derive(Deserialize)]
+struct Forget {
+    forget: String,
+}
+
+/// Removes an instance; a living one comes back with its next heartbeat. Answers with Cortex's redirect to the page, and, unlike
+/// Cortex, says so when it failed.
+async fn forget(ring: &Ring, client: &Client<Desc>, id: &str) -> Result<Response, HttpError> {
+    let name = &ring.options().name;
+    client.remove_own(&ring.options().key, id).await.inspect_err(|error| {
+        tracing::error!(ring = name, instance = id, %error, "instance could not be forgotten");
+    })?;
+    tracing::info!(ring = name, instance = id, "instance forgotten on an operator's wish");
+    Ok((StatusCode::FOUND, [(header::LOCATION, "#")]).into_response())
 }
 
 #[derive(Deserialize)]
@@ -125,7 +169,7 @@ fn state(snapshot: &Snapshot, id: &str, now: i64) -> Shown {
     }
 }
 
-fn html(title: &str, ring: &Ring, options: &Options) -> Response {
+fn html(title: &str, ring: &Ring, options: &Options, forgets: bool) -> Response {
     let (snapshot, now) = (ring.snapshot(), ring.clock().now_secs());
     let mut body = String::new();
     // Writing to a string cannot fail.
@@ -140,8 +184,10 @@ fn html(title: &str, ring: &Ring, options: &Options) -> Response {
     body.push_str(
         "<div class=\"scroll\"><table>\n<thead><tr><th>Instance ID</th><th>Availability Zone</th><th>State</th>\
          <th>Address</th><th>Registered At</th><th>Last Heartbeat</th><th class=\"number\">Tokens</th>\
-         <th class=\"number\">Ownership</th><th class=\"number\">Diff From Expected</th></tr></thead>\n<tbody>\n",
+         <th class=\"number\">Ownership</th><th class=\"number\">Diff From Expected</th>",
     );
+    body.push_str(if forgets { "<th>Actions</th></tr>" } else { "</tr>" });
+    body.push_str("</thead>\n<tbody>\n");
     let shares = shares(ring, &snapshot);
     for (instance, share) in snapshot.instances().iter().zip(&shares) {
         let (desc, state) = (&instance.desc, state(&snapshot, &instance.id, now));
@@ -158,15 +204,19 @@ fn html(title: &str, ring: &Ring, options: &Options) -> Response {
             age(now - desc.timestamp),
             desc.tokens.len(),
         );
-        let percent = share.owned * 100.0;
-        let _ = match share.excess() {
-            Some(excess) => writeln!(
+        let _ = write!(body, "<td class=\"number\">{:.2}%</td><td class=\"number\">", share.owned * 100.0);
+        if let Some(excess) = share.excess() {
+            let _ = write!(body, "{:+.2}%", excess * 100.0);
+        }
+        body.push_str("</td>");
+        if forgets {
+            let _ = write!(
                 body,
-                "<td class=\"number\">{percent:.2}%</td><td class=\"number\">{:+.2}%</td></tr>",
-                excess * 100.0
-            ),
-            None => writeln!(body, "<td class=\"number\">{percent:.2}%</td><td class=\"number\"></td></tr>"),
-        };
+                "<td><form method=\"post\"><button name=\"forget\" value=\"{}\">Forget</button></form></td>",
+                Escaped(&instance.id)
+            );
+        }
+        body.push_str("</tr>\n");
     }
     body.push_str("</tbody>\n</table></div>\n");
     if options.tokens == "true" {

@@ -1,4 +1,4 @@
-use crate::toy::{get_as, get_from, post_to, start, start_ready, url};
+use crate::toy::{eventually, get_as, get_from, post_to, start, start_ready, url};
 
 #[tokio::test]
 async fn ready_says_ready_or_every_reason_why_not() {
@@ -73,6 +73,51 @@ async fn an_empty_ring_is_shown_on_both_its_paths() {
 }
 
 #[tokio::test]
+async fn an_instance_can_be_forgotten_by_post_and_not_from_a_foreign_page() {
+    use ringkit_ring::{Desc, InstanceDesc};
+    use std::time::Duration;
+    let stores = ringkit_kv::Stores::new();
+    let config = crate::toy::config("");
+    let (meter, clock) = (ringkit_runtime::Meter::disabled(), ringkit_runtime::Clock::system());
+    let kv = config.kv(ringkit_config::RingName::Ingester);
+    let client = stores.client::<Desc>(&kv, "test", &meter, &clock).unwrap();
+    let instance = InstanceDesc { timestamp: clock.now_secs(), ..InstanceDesc::default() };
+    client.upsert_own("ring", "ghost", &instance).await.unwrap();
+    let running = crate::toy::app(config).stores(stores).start().await.unwrap();
+    eventually("the ring is read", async || get_from(&running, "/ring").await.1.contains("ghost")).await;
+    assert!(
+        get_from(&running, "/ingester/ring").await.1.contains("<button name=\"forget\" value=\"ghost\">")
+    );
+
+    let post = |site: &'static str| {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let request = http.post(url(&running, "/ingester/ring")).header("sec-fetch-site", site);
+        request.header("content-type", "application/x-www-form-urlencoded").body("forget=ghost").send()
+    };
+    assert_eq!(post("cross-site").await.unwrap().status().as_u16(), 403);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(client.get("ring").await.unwrap().unwrap().value.contains("ghost"));
+    let answer = post("same-origin").await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (302, "#"));
+    eventually("it is gone", async || !get_from(&running, "/ring").await.1.contains("ghost")).await;
+    let _ = running.stop().await;
+}
+
+#[tokio::test]
+async fn routes_that_change_something_take_post_only_and_the_token() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "secret\n").unwrap();
+    let mut config = crate::toy::config("");
+    config.server.admin_token_file = token.path().to_str().unwrap().into();
+    let running = crate::toy::app(config).start().await.unwrap();
+    assert_eq!(get_from(&running, "/toy/reset").await.0, 405);
+    assert_eq!(post_to(&running, "/toy/reset").await, 401);
+    let request = reqwest::Client::new().post(url(&running, "/toy/reset")).bearer_auth("secret");
+    assert_eq!(request.send().await.unwrap().status().as_u16(), 200);
+    let _ = running.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_count_requests_by_method_route_and_status() {
     let running = start_ready("").await;
     for id in ["1", "2", "3"] {
@@ -96,6 +141,9 @@ async fn metrics_count_requests_by_method_route_and_status() {
         "cortex_ring_tokens_total{name=\"ingester\"} 0\n",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
+        assert!(metrics.contains(&format!("\n{name} ")), "{name}");
     }
     assert!(metrics.contains("cortex_build_info{version=\""));
     assert!(!metrics.contains("cortex_tcp_connections{protocol=\"http\"} 0\n"), "somebody is asking");

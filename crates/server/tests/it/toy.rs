@@ -82,6 +82,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
             )
             .route("/toy/panic", get(async || -> &'static str { panic!("the toy broke") })),
     );
+    process.admin(Router::new().route("/toy/reset", axum::routing::any(async || "reset")));
     process.link("Dangerous:", "/toy/<1>", "Play & \"break\"");
     process.stop_deadline("toy", Duration::from_millis(200));
     Ok(Some(Box::new(Toy { how, strings })))

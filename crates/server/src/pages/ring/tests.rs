@@ -43,7 +43,7 @@ fn json(ring: &Ring) -> String {
 }
 
 async fn page_of(ring: &Ring, tokens: &str) -> String {
-    let response = html("Ring", ring, &Options { tokens: tokens.into() });
+    let response = html("Ring", ring, &Options { tokens: tokens.into() }, false);
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
