@@ -98,7 +98,6 @@ impl Distributor {
         tenant: &Tenant,
         request: &WriteRequest,
     ) -> Result<(), Refusal> {
-        let (_inflight, pushes) = InFlight::enter(&self.metrics.inflight_pushes);
         let id = tenant.as_str();
         let now_ms = self.clock.now_ms();
         let limits = self.limits(id);
@@ -110,7 +109,6 @@ impl Distributor {
         let metadata = request.metadata.len() as u64;
         let counters = self.tenants.get(id, now_ms);
         counters.received(&batch.counts, metadata);
-        self.check_instance_limits(pushes)?;
 
         let (rate, burst) = (self.tenant_rate(limits), limits.ingestion_burst_size);
         let num = batch.counts.samples + batch.counts.exemplars + metadata;
@@ -131,6 +129,18 @@ impl Distributor {
             self.replicate(tenant, batch.series, &batch.tokens).await?;
         }
         batch.first_rejection.map_or(Ok(()), |text| Err(Refusal::new(400, text)))
+    }
+
+    /// Lets one more write request in, to be held for as long as it takes. Asked before the body is read, so that an
+    /// overloaded process does not fill its memory with what it is going to refuse.
+    ///
+    /// # Errors
+    ///
+    /// 503 over one of `distributor.instance_limits`.
+    pub(crate) fn admit(&self) -> Result<InFlight<'_>, Refusal> {
+        let (inflight, pushes) = InFlight::enter(&self.metrics.inflight_pushes);
+        self.check_instance_limits(pushes).inspect_err(|_| self.metrics.reject("overload"))?;
+        Ok(inflight)
     }
 
     fn check_instance_limits(&self, pushes: i64) -> Result<(), Refusal> {

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 /// 4xx means that repeating the request cannot help; 5xx and 429 mean that it may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Refusal {
+pub(crate) struct Refusal {
     status: u16,
     message: String,
     retry_after: Option<Duration>,
@@ -18,7 +18,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal with this status and text. A status that is no HTTP error becomes 500.
-    pub fn new(status: u16, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, message: impl Into<String>) -> Self {
         let status = if (400..600).contains(&status) { status } else { 500 };
         Self { status, message: message.into(), retry_after: None }
     }
@@ -29,7 +29,7 @@ impl Refusal {
     }
 
     /// The HTTP status, 400 to 599.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 }

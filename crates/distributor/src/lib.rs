@@ -1,9 +1,9 @@
 //! The distributor: takes Prometheus remote write in, sends each series to its replicas, and reads them back.
 //!
-//! *A write*: HTTP ([`routes`], [`push`], [`body`]) → series checked and repaired ([`prepare`], [`validate`]) → limits
-//! ([`limits`], [`tenants`]) → replicas and their quorum ([`replicate`]). *A read*: a question ([`remote_read`],
-//! [`api`], [`selector`], [`stats`]) → fan-out and quorum ([`query`], [`read_quorum`]) → one answer ([`merge`]).
-//! [`clients`] calls ingesters; [`service`] puts it all into a process.
+//! *A write*: HTTP (`routes`, `push`, `body`) → series checked and repaired (`prepare`, `validate`) → limits
+//! (`limits`, `tenants`) → replicas and their quorum (`replicate`). *A read*: a question (`remote_read`,
+//! `api`, `selector`, `stats`) → fan-out and quorum (`query`, `read_quorum`) → one answer (`merge`).
+//! `clients` calls ingesters; `service` puts it all into a process.
 
 mod api;
 mod body;
@@ -30,6 +30,4 @@ mod tests;
 mod text;
 mod validate;
 
-pub use self::error::Refusal;
 pub use self::service::ROLE;
-pub use self::validate::Reason;

@@ -91,8 +91,8 @@ impl Status {
 }
 
 /// Why a request was refused before any series was looked at.
-pub(crate) const REJECTED: [&str; 6] =
-    ["tenant", "content_type", "too_large", "interrupted", "snappy", "protobuf"];
+pub(crate) const REJECTED: [&str; 7] =
+    ["tenant", "overload", "content_type", "too_large", "interrupted", "snappy", "protobuf"];
 
 impl Metrics {
     pub(crate) fn register(meter: &Meter) -> Self {

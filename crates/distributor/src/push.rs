@@ -20,13 +20,14 @@ const ACCEPTED: &str = "only remote write 1.0 is accepted: Content-Type `applica
 ///
 /// # Errors
 ///
-/// 415 for another format, 413 for too large a body, 400 for a broken one, and what [`Distributor::push`] says.
+/// 503 under overload, 415 for another format, 413 for too large a body, 400 for a broken one, and what [`Distributor::push`] says.
 pub(crate) async fn push(
     distributor: &Arc<Distributor>,
     tenant: &Tenant,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(), Refusal> {
+    let _inflight = distributor.admit()?;
     check_format(headers).inspect_err(|_| distributor.metrics.reject("content_type"))?;
     let max = distributor.config.distributor.max_recv_msg_size;
     let refuse = |error: &body::Error| {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use ringkit_config::{LimitsConfig, ReadQuorum as ReadQuorumKind};
 use ringkit_proto::client::{LabelMatcher, QueryRequest, QueryStreamResponse, TimeSeriesChunk};
-use ringkit_ring::{CallError, Instance, Operation};
+use ringkit_ring::{CallError, Family, Instance, Operation};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -113,7 +113,7 @@ impl Distributor {
     ///
     /// # Errors
     ///
-    /// The last error when too many failed, with its status if that says 4xx; 5xx otherwise. A limit error at once.
+    /// What the ingesters said when too many failed, 5xx before 4xx. A limit error at once.
     pub(crate) async fn ask_all<T, F, Fut>(
         &self,
         call: Call,
@@ -180,7 +180,10 @@ impl Distributor {
                 Ok(Some((index, Err(error)))) => {
                     quorum.failed(index);
                     released.add_permits(1);
-                    last_error = Some(error);
+                    // Mixed errors are worth a retry, so those of the ingesters themselves come first.
+                    if error.family == Family::Server || last_error.is_none() {
+                        last_error = Some(error);
+                    }
                 }
                 Ok(None) => return Err(refusal(last_error)),
                 Err(_elapsed) => return Err(Refusal::new(504, "too few ingesters have answered in time")),
@@ -196,7 +199,7 @@ impl Distributor {
     }
 
     /// One call to one ingester, counted.
-    async fn ask_one<T>(
+    pub(crate) async fn ask_one<T>(
         &self,
         call: Call,
         instance: &Instance,
@@ -216,7 +219,7 @@ impl Distributor {
     }
 }
 
-fn refusal(error: Option<CallError>) -> Refusal {
+pub(crate) fn refusal(error: Option<CallError>) -> Refusal {
     match error {
         Some(error) => Refusal::new(error.code, error.message),
         None => Refusal::new(500, "too few ingesters have answered"),

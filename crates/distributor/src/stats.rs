@@ -1,16 +1,16 @@
 //! Statistics of tenants, added up over the ingesters: `/api/v1/user_stats` and `/distributor/all_user_stats`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use ringkit_proto::client::UserStatsResponse;
-use ringkit_ring::{Instance, Operation};
+use ringkit_ring::Operation;
 use serde::Serialize;
 
 use crate::distributor::Distributor;
 use crate::error::Refusal;
 use crate::metrics::Call;
+use crate::query::refusal;
 
 /// One tenant's numbers, in Cortex's JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -63,14 +63,27 @@ impl UserStats {
 }
 
 impl Distributor {
-    /// One tenant's numbers, each series counted once.
+    /// One tenant's numbers, each series counted once: so every ingester has to answer.
     ///
     /// # Errors
     ///
-    /// As [`Distributor::ask_all`].
+    /// 5xx as soon as one ingester does not answer, or when too few can be asked.
     pub(crate) async fn user_stats(&self, tenant: &str) -> Result<UserStats, Refusal> {
-        let ask = |instance: Arc<Instance>| async move { self.ingesters.user_stats(&instance, tenant).await };
-        let answers = self.ask_all(Call::UserStats, self.clock.now_ms(), ask).await?;
+        let set = self
+            .ring
+            .snapshot()
+            .replication_set(Operation::READ, self.clock.now_secs())
+            .map_err(|error| Refusal::new(500, error.to_string()))?;
+        let timeout = self.config.distributor.remote_timeout;
+        let asked = set.instances.iter().map(|instance| async move {
+            let answer = self.ask_one(Call::UserStats, instance, self.ingesters.user_stats(instance, tenant));
+            let elapsed = |_| Refusal::new(504, "an ingester has not answered in time");
+            tokio::time::timeout(timeout, answer)
+                .await
+                .map_err(elapsed)?
+                .map_err(|error| refusal(Some(error)))
+        });
+        let answers = try_join_all(asked).await?;
         let mut total = UserStats::default();
         answers.iter().for_each(|answer| total.add(answer));
         let factor = self.ring.options().replication_factor.max(1);
@@ -92,9 +105,10 @@ impl Distributor {
             .all_healthy(Operation::READ, self.clock.now_secs())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let timeout = self.config.distributor.remote_timeout;
-        let asked = instances
-            .iter()
-            .map(|instance| tokio::time::timeout(timeout, self.ingesters.all_user_stats(instance)));
+        let asked = instances.iter().map(|instance| {
+            let answer = self.ask_one(Call::AllUserStats, instance, self.ingesters.all_user_stats(instance));
+            tokio::time::timeout(timeout, answer)
+        });
         let answers: Vec<_> =
             join_all(asked).await.into_iter().filter_map(|answer| answer.ok()?.ok()).collect();
         let queried_ingesters = answers.len();

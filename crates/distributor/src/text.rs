@@ -2,6 +2,7 @@
 //!
 //! What a client sent is quoted and cut, so that an answer stays one short line whatever was in the request.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Characters kept of a client's string inside a message.
@@ -61,15 +62,20 @@ pub(crate) fn series<'a>(labels: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> 
             metric = Some(value);
         } else if pairs.len() <= MAX_QUOTED_CHARS * 4 {
             let comma = if pairs.is_empty() { "" } else { ", " };
-            let _ = write!(pairs, "{comma}{}={}", String::from_utf8_lossy(name), quote(value));
+            let _ = write!(pairs, "{comma}{}={}", clipped(name), quote(value));
         }
     }
-    let metric = metric.map(String::from_utf8_lossy);
+    let metric = metric.map(clipped);
     match (metric, pairs.is_empty()) {
         (Some(metric), true) => metric.into_owned(),
         (Some(metric), false) => format!("{metric}{{{pairs}}}"),
         (None, _) => format!("{{{pairs}}}"),
     }
+}
+
+/// The beginning of a name: enough to find it, however long it is.
+fn clipped(name: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(name.get(..MAX_QUOTED_CHARS).unwrap_or(name))
 }
 
 #[cfg(test)]
@@ -87,6 +93,14 @@ mod tests {
     fn cuts_after_two_hundred_characters() {
         assert_eq!(quote("ä".repeat(500).as_bytes()).chars().count(), 202);
         assert_eq!(quote(&[0xff; 500]).len(), 200 * 4 + 2);
+    }
+
+    #[test]
+    fn a_series_stays_short_however_long_its_parts_are() {
+        let long = vec![b'x'; 1 << 20];
+        let labels =
+            std::iter::once((&b"__name__"[..], &long[..])).chain((0..1000).map(|_| (&long[..], &long[..])));
+        assert!(series(labels).len() < 2000);
     }
 
     #[test]

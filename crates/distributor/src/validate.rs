@@ -17,7 +17,7 @@ const METRIC_NAME: &[u8] = b"__name__";
 
 /// Why samples were not stored; the label `reason` of `cortex_discarded_samples_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// No `__name__`, or an empty one.
     MissingMetricName,
     /// The metric's name has characters outside `[a-zA-Z0-9_:]`, or begins with a digit.
@@ -62,7 +62,7 @@ impl Reason {
     ];
 
     /// The value of the label `reason`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::MissingMetricName => "missing_metric_name",
             Self::MetricNameInvalid => "metric_name_invalid",
@@ -135,7 +135,9 @@ impl Rules {
         let (mut count, mut size, mut named) = (0, 0, false);
         for (name, value) in labels {
             count += 1;
-            size += pair_size(name, value);
+            if self.max_labels_bytes > 0 {
+                size += pair_size(name, value);
+            }
             let fits = name.len() <= self.max_name_bytes && value.len() <= self.max_value_bytes;
             // An empty name is never greater than the empty string, so it fails here.
             if !fits || value.is_empty() || name <= previous || !is_label_name(name) || !is_utf8(value) {

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use http::Request;
 
-use super::fake::Behaviour::{CutOff, Fail, Hang, Slow};
+use super::fake::Behaviour::{Ack, CutOff, Fail, Hang, Slow};
 use super::harness::{Cluster, NOW, eventually, many, read_request, series};
 
 async fn written(cluster: &Cluster, num: usize) {
@@ -191,6 +191,9 @@ async fn statistics_count_each_series_once_for_a_tenant() {
     let all = Request::get("/distributor/all_user_stats").header("accept", "application/json");
     let all = cluster.send(all.body(axum::body::Body::empty()).unwrap()).await.json();
     assert_eq!((&all[0]["userID"], &all[0]["numSeries"]), (&"tenant".into(), &12.into()));
+    cluster.fakes[1].set(Fail(503));
+    assert_eq!(cluster.get("/api/v1/user_stats").await.status, 503, "a sum over two of three would be wrong");
+    cluster.fakes[1].set(Ack);
     let page = cluster.get("/all_user_stats").await;
     assert!(page.text().contains("<td>tenant</td><td>12</td>"), "{}", page.text());
 }

@@ -189,6 +189,7 @@ async fn an_overloaded_process_says_503() {
         answer = second => {
             assert_eq!(answer.status, 503);
             assert_eq!(answer.text(), "too many inflight ingester client requests in distributor\n");
+            assert_eq!(cluster.metric(r#"ringkit_rejected_requests_total{reason="overload"}"#), 1.0);
         }
     }
 }
