@@ -56,7 +56,7 @@ fn dev(args: &[String]) -> Result<(), String> {
     install::ensure(BUILD)?;
     Step::cargo(&["run", "--release", "--package", "ringkit", "--bin", "ringkit", "--", "dev"])
         .args(args)
-        .run()
+        .replace()
 }
 
 fn test(filters: &[String]) -> Result<(), String> {
