@@ -304,28 +304,36 @@ impl Cluster {
         config.ring.store = Some(KvStore::Inmemory);
         config.server.http_listen_address = loopback();
         config.server.grpc_listen_address = loopback();
-
-        let ingester = &mut config.ingester.lifecycler;
-        ingester.id = name.to_owned();
-        ingester.address = loopback();
-        ingester.availability_zone.clone_from(&zone);
-        ingester.min_ready_duration = Duration::ZERO;
-        ingester.final_sleep = Duration::ZERO;
-        ingester.tokens_file_path = path("tokens.json");
-        ingester.ring.zone_awareness_enabled = true;
-        config.blocks_storage.tsdb.dir = path("tsdb");
-
-        let gateway = &mut config.store_gateway.sharding_ring;
-        gateway.instance_id = name.to_owned();
-        gateway.instance_addr = loopback();
-        gateway.instance_availability_zone = zone;
-        gateway.zone_awareness_enabled = true;
-        gateway.wait_stability_min_duration = Duration::ZERO;
-        gateway.tokens_file_path = path("tokens.json");
+        // How all members look at the rings.
+        config.ingester.lifecycler.ring.zone_awareness_enabled = true;
         config.store_gateway.sharding_enabled = true;
+        config.store_gateway.sharding_ring.zone_awareness_enabled = true;
 
-        config.distributor.ring.instance_id = name.to_owned();
-        config.distributor.ring.instance_addr = loopback();
+        match kind {
+            Kind::Ingester => {
+                let own = &mut config.ingester.lifecycler;
+                own.id = name.to_owned();
+                own.address = loopback();
+                own.availability_zone = zone;
+                own.min_ready_duration = Duration::ZERO;
+                own.final_sleep = Duration::ZERO;
+                own.tokens_file_path = path("tokens.json");
+                config.blocks_storage.tsdb.dir = path("tsdb");
+            }
+            Kind::StoreGateway => {
+                let own = &mut config.store_gateway.sharding_ring;
+                own.instance_id = name.to_owned();
+                own.instance_addr = loopback();
+                own.instance_availability_zone = zone;
+                own.wait_stability_min_duration = Duration::ZERO;
+                own.tokens_file_path = path("tokens.json");
+            }
+            Kind::Distributor => {
+                let own = &mut config.distributor.ring;
+                own.instance_id = name.to_owned();
+                own.instance_addr = loopback();
+            }
+        }
         Ok(config)
     }
 }

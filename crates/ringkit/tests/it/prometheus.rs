@@ -1,5 +1,6 @@
 //! A real Prometheus writes to `ringkit dev`; a second one, which has nothing but remote read, answers the same.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,15 +19,15 @@ fn committed(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The one number of an instant query's answer, which must come without warnings.
-async fn number(prometheus: &Prometheus, query: &str, at: f64) -> Option<f64> {
+/// The value of each series of an instant query's answer, by its labels. The answer must come without warnings.
+async fn vector(prometheus: &Prometheus, query: &str, at: f64) -> BTreeMap<String, f64> {
     let answer = prometheus.query_at(query, at).await.unwrap();
     let json: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(json["status"], "success", "{query}: {json}");
     assert!(json.get("warnings").is_none(), "{query}: {json}");
     let result = json["data"]["result"].as_array().unwrap();
-    assert!(result.len() <= 1, "{query}: {json}");
-    result.first().map(|series| series["value"][1].as_str().unwrap().parse().unwrap())
+    let value = |series: &Value| series["value"][1].as_str().unwrap().parse().unwrap();
+    result.iter().map(|series| (series["metric"].to_string(), value(series))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,8 +56,8 @@ async fn a_second_prometheus_reads_back_what_the_first_one_wrote() {
         let equal = || async {
             // The same moment for both, one scrape ago, so that what was scraped then has been sent since.
             let at = now_ms() as f64 / 1000.0 - 5.0;
-            let (wrote, read) = (number(&writer, query, at).await, number(&reader, query, at).await);
-            wrote.is_some_and(|value| value > 0.0) && wrote == read
+            let (wrote, read) = (vector(&writer, query, at).await, vector(&reader, query, at).await);
+            wrote.values().any(|value| *value > 0.0) && wrote == read
         };
         eventually(Duration::from_secs(90), equal).await.unwrap_or_else(|error| panic!("{query}: {error}"));
     }
