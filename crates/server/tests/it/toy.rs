@@ -1,7 +1,10 @@
 //! A role that does as it is told, and what tests ask of a process.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +15,8 @@ use ringkit_kv::Stores;
 use ringkit_runtime::{CancellationToken, Cause, Service};
 use ringkit_server::{App, AppBuilder, IngesterRing, Process, Role, Running};
 use tokio::sync::Notify;
+use tonic::body::Body;
+use tonic::server::NamedService;
 
 /// The strings with which a toy is steered; a role's constructor has no other way in than the configuration.
 pub(crate) const FAIL_START: &str = "fail-start";
@@ -29,8 +34,36 @@ pub(crate) const LINGER: Duration = Duration::from_millis(300);
 #[derive(Clone, Default)]
 pub(crate) struct Strings(pub(crate) Arc<Inner>);
 
+/// A gRPC service whose calls never end.
+#[derive(Clone)]
+struct Endless(Strings);
+
+impl NamedService for Endless {
+    const NAME: &'static str = "toy.Endless";
+}
+
+impl tower::Service<http::Request<Body>> for Endless {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let call = Arc::clone(&self.0.0.calls);
+        Box::pin(async move {
+            let _call = call;
+            std::future::pending().await
+        })
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Inner {
+    /// One reference for each endless call under way, and one more.
+    pub(crate) calls: Arc<()>,
     pub(crate) ready: AtomicBool,
     pub(crate) go: Notify,
 }
@@ -82,6 +115,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
             )
             .route("/toy/panic", get(async || -> &'static str { panic!("the toy broke") })),
     );
+    process.grpc(Endless(strings.clone()));
     process.admin(Router::new().route("/toy/reset", axum::routing::any(async || "reset")));
     process.link("Dangerous:", "/toy/<1>", "Play & \"break\"");
     process.stop_deadline("toy", Duration::from_millis(200));
