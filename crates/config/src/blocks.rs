@@ -40,7 +40,7 @@ section! {
     /// Where samples are kept.
     pub struct BlocksStorageConfig {
         /// Kind of bucket: filesystem (s3, gcs, azure, swift and oci are Cortex's and not built yet).
-        pub backend: BucketBackend, "backend";
+        pub backend: BucketBackend, "backend", unused;
         /// S3 (not built yet).
         pub s3: S3Config, "s3.";
         /// A directory as bucket.
@@ -74,7 +74,7 @@ section! {
     /// A directory as bucket.
     pub struct FilesystemConfig {
         /// The directory.
-        pub dir: String, "dir";
+        pub dir: String, "dir", unused;
     }
 }
 
@@ -82,11 +82,11 @@ section! {
     /// How store-gateways read the bucket.
     pub struct BucketStoreConfig {
         /// Directory for what is kept of the bucket locally.
-        pub sync_dir: String = "tsdb-sync".into(), "sync-dir";
+        pub sync_dir: String = "tsdb-sync".into(), "sync-dir", unused;
         /// Time between two looks for new blocks.
-        pub sync_interval: Duration = Duration::from_secs(900), "sync-interval";
+        pub sync_interval: Duration = Duration::from_secs(900), "sync-interval", unused;
         /// Age of a deletion mark after which its block is no longer read.
-        pub ignore_deletion_mark_delay: Duration = Duration::from_secs(6 * 3600), "ignore-deletion-marks-delay";
+        pub ignore_deletion_mark_delay: Duration = Duration::from_secs(6 * 3600), "ignore-deletion-marks-delay", unused;
         /// The index of the bucket.
         pub bucket_index: BucketIndexConfig, "bucket-index.";
     }
@@ -96,13 +96,13 @@ section! {
     /// The index of the bucket.
     pub struct BucketIndexConfig {
         /// Read blocks from the index instead of listing the bucket.
-        pub enabled: bool = true, "enabled";
+        pub enabled: bool = true, "enabled", unused;
         /// Wait after a failed read of the index.
-        pub update_on_error_interval: Duration = Duration::from_secs(60), "update-on-error-interval";
+        pub update_on_error_interval: Duration = Duration::from_secs(60), "update-on-error-interval", unused;
         /// Time without queries after which a tenant's index is dropped from memory.
-        pub idle_timeout: Duration = Duration::from_secs(3600), "idle-timeout";
+        pub idle_timeout: Duration = Duration::from_secs(3600), "idle-timeout", unused;
         /// Age of the index above which queries fail.
-        pub max_stale_period: Duration = Duration::from_secs(3600), "max-stale-period";
+        pub max_stale_period: Duration = Duration::from_secs(3600), "max-stale-period", unused;
     }
 }
 
@@ -112,21 +112,21 @@ section! {
         /// Directory for log, head and blocks.
         pub dir: String = "tsdb".into(), "dir";
         /// Time ranges of blocks; the first is what an ingester cuts.
-        pub block_ranges_period: Vec<Duration> = vec![Duration::from_secs(2 * 3600)], "block-ranges-period";
+        pub block_ranges_period: Vec<Duration> = vec![Duration::from_secs(2 * 3600)], "block-ranges-period", unused;
         /// How long blocks stay in the ingester. Must exceed the time range of a block and the age at which queries go to the bucket.
         pub retention_period: Duration = Duration::from_secs(6 * 3600), "retention-period";
         /// Time between two looks for blocks to ship; 0 means never.
-        pub ship_interval: Duration = Duration::from_secs(60), "ship-interval";
+        pub ship_interval: Duration = Duration::from_secs(60), "ship-interval", unused;
         /// Tenants whose blocks are shipped at once.
-        pub ship_concurrency: usize = 10, "ship-concurrency";
+        pub ship_concurrency: usize = 10, "ship-concurrency", unused;
         /// Time between two looks whether a block can be cut.
         pub head_compaction_interval: Duration = Duration::from_secs(60), "head-compaction-interval";
         /// Time without samples after which the head becomes a block; 0 means never.
-        pub head_compaction_idle_timeout: Duration = Duration::from_secs(3600), "head-compaction-idle-timeout";
+        pub head_compaction_idle_timeout: Duration = Duration::from_secs(3600), "head-compaction-idle-timeout", unused;
         /// Size of a segment of the log, in bytes.
         pub wal_segment_size_bytes: u64 = 134_217_728, "wal-segment-size-bytes";
         /// Cut and ship everything at shutdown.
-        pub flush_blocks_on_shutdown: bool = false, "flush-blocks-on-shutdown";
+        pub flush_blocks_on_shutdown: bool = false, "flush-blocks-on-shutdown", unused;
         /// When a write is acknowledged: write (survives a crash of the process) or commit (of the machine) (ringkit's own key).
         pub wal_sync: WalSync, "wal-sync";
         /// Size of the log, in bytes, after which a snapshot replaces it; 0 means at each cut only (ringkit's own key).

@@ -12,8 +12,8 @@ use crate::{
 /// Values by dotted path, each with where it came from.
 pub(crate) type Values = BTreeMap<String, (Tree, Origin)>;
 
-/// Older or shorter spellings of a key.
-const ALIASES: &[(&str, &str)] = &[
+/// Older or other spellings of a key.
+pub(crate) const ALIASES: &[(&str, &str)] = &[
     ("distributor.extra_query_delay", "distributor.extra_queue_delay"),
     ("memberlist.abort_if_join_fails", "memberlist.abort_if_cluster_join_fails"),
     ("ring.kvstore.store", "ring.store"),
@@ -69,17 +69,14 @@ impl Check<'_> {
         let path = if above.is_empty() { entry.key.clone() } else { format!("{above}.{}", entry.key) };
         let origin = self.at(entry.mark);
         if let Some((_, real)) = ALIASES.iter().find(|(alias, _)| *alias == path) {
-            let target = leaves().iter().find(|(leaf, ..)| leaf == real);
-            if let Some((real, field, leaf)) = target {
+            if let Some((real, field, leaf)) = leaves().iter().find(|(leaf, ..)| leaf == real) {
                 self.leaf(entry, field, leaf, real, &origin);
             }
             return;
         }
         match section.field(&entry.key) {
-            Some(Field { shape: Shape::Leaf(leaf), .. }) => {
-                if let Some(field) = section.field(&entry.key) {
-                    self.leaf(entry, field, leaf, &path, &origin);
-                }
+            Some(field @ Field { shape: Shape::Leaf(leaf), .. }) => {
+                self.leaf(entry, field, leaf, &path, &origin);
             }
             Some(Field { shape: Shape::Section(below), .. }) => {
                 if !entry.value.is_empty() {

@@ -14,7 +14,7 @@ section! {
         /// Limits of the whole process; also reloaded from the runtime configuration.
         pub instance_limits: IngesterInstanceLimits, "instance-limits.";
         /// Metrics to which the limits per metric do not apply, separated by commas.
-        pub ignore_series_limit_for_metric_names: Vec<String> as crate::units::Csv, "ignore-series-limit-for-metric-names";
+        pub ignore_series_limit_for_metric_names: Vec<String> as crate::units::Csv, "ignore-series-limit-for-metric-names", unused;
         /// What is added to the message of an error about a limit.
         pub admin_limit_message: String = "please contact administrator to raise it".into(), "admin-limit-message";
     }
@@ -32,7 +32,7 @@ section! {
         /// Pushes in flight.
         pub max_inflight_push_requests: u64 = 0, "max-inflight-push-requests";
         /// Queries in flight.
-        pub max_inflight_query_requests: u64 = 0, "max-inflight-query-requests";
+        pub max_inflight_query_requests: u64 = 0, "max-inflight-query-requests", unused;
     }
 }
 
@@ -114,11 +114,11 @@ section! {
     /// Health checks of an instance that is called.
     pub struct HealthcheckConfig {
         /// Failures in a row after which calls fail at once; 0 means no checks.
-        pub unhealthy_threshold: u64 = 0, "unhealthy-threshold";
+        pub unhealthy_threshold: u64 = 0, "unhealthy-threshold", unused;
         /// Time between two checks of an instance.
-        pub interval: Duration = Duration::from_secs(5), "interval";
+        pub interval: Duration = Duration::from_secs(5), "interval", unused;
         /// Longest wait for the answer to a check.
-        pub timeout: Duration = Duration::from_secs(1), "timeout";
+        pub timeout: Duration = Duration::from_secs(1), "timeout", unused;
     }
 }
 

@@ -101,9 +101,9 @@ section! {
     /// The file that is read again while the process runs.
     pub struct RuntimeConfigSource {
         /// Time between two reads.
-        pub period: Duration = Duration::from_secs(10), "reload-period";
+        pub period: Duration = Duration::from_secs(10), "reload-period", unused;
         /// The file; empty means none.
-        pub file: String, "file";
+        pub file: String, "file", unused;
         /// Where the file is: filesystem (Cortex's other backends are not built yet).
         pub backend: BucketBackend = BucketBackend::Filesystem, "backend";
         /// The directory that a relative path starts from.

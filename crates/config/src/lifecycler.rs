@@ -33,7 +33,7 @@ section! {
         /// Tokens this instance owns: more tokens even out the load and grow the stored ring.
         pub num_tokens: usize = 128, "num-tokens";
         /// How tokens are drawn: random or minimize-spread.
-        pub tokens_generator_strategy: TokensGeneratorStrategy, "tokens-generator-strategy";
+        pub tokens_generator_strategy: TokensGeneratorStrategy, "tokens-generator-strategy", unused;
         /// Time between two refreshes of this instance's entry; 0 switches heartbeats off.
         pub heartbeat_period: Duration = Duration::from_secs(5), "heartbeat-period";
         /// Wait after drawing tokens for others to have drawn the same; auto means until the store is synced (Cortex: 0s).
@@ -68,7 +68,7 @@ impl LifecyclerConfig {
         let Self {
             ring,
             num_tokens,
-            tokens_generator_strategy,
+            tokens_generator_strategy: _,
             heartbeat_period,
             observe_period: _,
             join_after: _,
@@ -87,14 +87,9 @@ impl LifecyclerConfig {
         heartbeats(*heartbeat_period, ring.heartbeat_timeout, rules);
         rules.advise(*num_tokens > 0, "num_tokens", "without tokens this instance owns nothing");
         rules.advise(
-            *tokens_generator_strategy == TokensGeneratorStrategy::Random || ring.zone_awareness_enabled,
-            "tokens_generator_strategy",
-            "minimize-spread is meant for rings with zones",
-        );
-        rules.advise(
             !ring.zone_awareness_enabled || !availability_zone.is_empty(),
             "availability_zone",
-            "is empty, but the ring is zone-aware: this instance counts as a zone of its own name, the empty one",
+            "is empty, but the ring is zone-aware: all instances without a zone count as one zone",
         );
         rules.require(!id.is_empty(), "id", "is empty: an instance needs a name that no other has");
         rules.require(

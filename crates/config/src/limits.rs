@@ -58,7 +58,7 @@ section! {
         /// Reject series without a metric name.
         pub enforce_metric_name: bool = true, "validation.enforce-metric-name";
         /// Ingesters of this tenant with shuffle sharding; 0 means all.
-        pub ingestion_tenant_shard_size: usize = 0, "distributor.ingestion-tenant-shard-size";
+        pub ingestion_tenant_shard_size: usize = 0, "distributor.ingestion-tenant-shard-size", unused;
         /// Series of a tenant in one ingester.
         pub max_series_per_user: usize = 5_000_000, "ingester.max-series-per-user";
         /// Series of a metric in one ingester.
@@ -80,15 +80,15 @@ section! {
         /// Age up to which ingesters are asked; 0 means always.
         pub query_ingesters_within: Duration as PromDuration = Duration::ZERO, "limits.query-ingesters-within";
         /// Age from which store-gateways are asked; 0 means always.
-        pub query_store_after: Duration as PromDuration = Duration::ZERO, "limits.query-store-after";
+        pub query_store_after: Duration as PromDuration = Duration::ZERO, "limits.query-store-after", unused;
         /// How far back ingesters that left a tenant's shard are still asked; 0 means ask all ingesters.
-        pub shuffle_sharding_ingesters_lookback_period: Duration as PromDuration = Duration::ZERO, "limits.shuffle-sharding-ingesters-lookback-period";
+        pub shuffle_sharding_ingesters_lookback_period: Duration as PromDuration = Duration::ZERO, "limits.shuffle-sharding-ingesters-lookback-period", unused;
         /// Rulers of a tenant, in Cortex.
         pub ruler_tenant_shard_size: f64 = 0.0, "ruler.tenant-shard-size", unused;
         /// Store-gateways of this tenant with shuffle sharding, below 1 as a part of all; 0 means all.
-        pub store_gateway_tenant_shard_size: f64 = 0.0, "store-gateway.tenant-shard-size";
+        pub store_gateway_tenant_shard_size: f64 = 0.0, "store-gateway.tenant-shard-size", unused;
         /// Age after which blocks are deleted; 0 means never.
-        pub compactor_blocks_retention_period: Duration as PromDuration = Duration::ZERO, "compactor.blocks-retention-period";
+        pub compactor_blocks_retention_period: Duration as PromDuration = Duration::ZERO, "compactor.blocks-retention-period", unused;
         /// Compactors of a tenant, in Cortex.
         pub compactor_tenant_shard_size: f64 = 0.0, "compactor.tenant-shard-size", unused;
     }

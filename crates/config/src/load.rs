@@ -152,6 +152,7 @@ pub fn load(
         return finish(args, Vec::new(), findings);
     }
     let flag_findings = std::mem::take(&mut findings);
+    let usage = !flag_findings.errors.is_empty();
     let mut layers = Vec::new();
     for file in &args.files {
         let name: Arc<str> = file.as_str().into();
@@ -166,7 +167,7 @@ pub fn load(
     layers.push(Layer { name: "environment", values: env::values(&env, &mut findings) });
     findings.errors.extend(flag_findings.errors);
     findings.warnings.extend(flag_findings.warnings);
-    finish(args, layers, findings)
+    finish(args, layers, findings).map_err(|error| LoadError { usage, ..error })
 }
 
 /// Loads from this process's arguments and environment. What is not Unicode in them is replaced.
@@ -252,7 +253,11 @@ fn finish(args: Args, layers: Vec<Layer>, mut findings: Findings) -> Result<Load
 }
 
 fn failed(findings: Findings) -> LoadError {
-    LoadError { problems: findings.errors, warnings: findings.warnings.into_iter().map(Warning).collect() }
+    LoadError {
+        problems: findings.errors,
+        warnings: findings.warnings.into_iter().map(Warning).collect(),
+        usage: false,
+    }
 }
 
 /// Remembers which parts of the `kvstore` blocks were given.
@@ -318,11 +323,7 @@ fn advise_on_ignored(config: &Config, origins: &Origins, rules: &mut Findings) {
     let (tree, defaults) = (config.tree(), Config::default().tree());
     for (path, field, _) in leaves() {
         if field.unused && origins.given(path) && tree.at(path) != defaults.at(path) {
-            rules.warn(
-                &Origin::Default,
-                path,
-                "ringkit does not implement this key of Cortex yet: it has no effect",
-            );
+            rules.warn(&Origin::Default, path, "is not implemented yet: it has no effect");
         }
     }
     let by_all = "distributor.shard_by_all_labels";

@@ -95,6 +95,8 @@ pub struct LoadError {
     pub problems: Vec<Problem>,
     /// What is odd besides.
     pub warnings: Vec<Warning>,
+    /// Flags were wrong.
+    pub(crate) usage: bool,
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -104,7 +106,7 @@ fn lines(problems: &[Problem]) -> String {
 impl LoadError {
     /// Whether it is the command line that is wrong (exit status 2, as in Cortex) rather than the configuration (1).
     pub fn is_usage(&self) -> bool {
-        self.problems.iter().any(|problem| matches!(problem.origin, Origin::Flag(_)))
+        self.usage
     }
 }
 

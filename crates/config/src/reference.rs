@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Config,
     args::SPECIAL,
+    check::ALIASES,
     schema::{Field, Section, SectionShape, Shape, Tree, leaves, schema},
     yaml,
 };
@@ -58,7 +59,7 @@ impl yaml::Notes for Reference {
         let Some(field) = Self::field(path) else { return Vec::new() };
         let mut lines = vec![field.doc.clone()];
         if field.unused {
-            lines.push("(Accepted, without effect.)".into());
+            lines.push("(Not implemented yet: accepted, without effect.)".into());
         }
         lines
     }
@@ -88,6 +89,17 @@ pub fn json_schema() -> Value {
         (&mut root, section_schema(schema(), &Config::default().tree()))
     {
         root.extend(section);
+    }
+    for (alias, real) in ALIASES {
+        let pointer = |path: &str| format!("/properties/{}", path.replace('.', "/properties/"));
+        let (block, name) = alias.rsplit_once('.').unwrap_or(("", alias));
+        let mut property = root.pointer(&pointer(real)).cloned().unwrap_or_default();
+        if let (Value::Object(property), Some(Value::Object(block))) =
+            (&mut property, root.pointer_mut(&format!("{}/properties", pointer(block))))
+        {
+            property.insert("description".into(), format!("Another spelling of `{real}`.").into());
+            block.insert(name.into(), property.clone().into());
+        }
     }
     root
 }

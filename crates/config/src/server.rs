@@ -88,9 +88,9 @@ section! {
         /// Longest wait for the answer to a probe.
         pub grpc_server_keepalive_timeout: Duration = Duration::from_secs(20), "grpc.keepalive.timeout";
         /// Least time between two pings of a client.
-        pub grpc_server_min_time_between_pings: Duration = Duration::from_secs(10), "grpc.keepalive.min-time-between-pings";
+        pub grpc_server_min_time_between_pings: Duration = Duration::from_secs(10), "grpc.keepalive.min-time-between-pings", unused;
         /// Accept pings on idle connections.
-        pub grpc_server_ping_without_stream_allowed: bool = true, "grpc.keepalive.ping-without-stream-allowed";
+        pub grpc_server_ping_without_stream_allowed: bool = true, "grpc.keepalive.ping-without-stream-allowed", unused;
         /// gRPC channelz, which ringkit does not have.
         pub enable_channelz: bool = false, "enable-channelz", unused;
         /// Form of log lines: logfmt or json.
@@ -106,7 +106,7 @@ section! {
         /// Log the headers of requests.
         pub log_request_headers: bool = false, "log-request-headers", unused;
         /// Log requests at level info instead of debug.
-        pub log_request_at_info_level_enabled: bool = false, "log-request-at-info-level-enabled";
+        pub log_request_at_info_level_enabled: bool = false, "log-request-at-info-level-enabled", unused;
         /// Headers not to log, separated by commas.
         pub log_request_exclude_headers_list: String, "log-request-headers-exclude-list", unused;
         /// Path below which everything is served, such as /v1.

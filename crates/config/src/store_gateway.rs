@@ -22,13 +22,13 @@ section! {
         /// The gateways' ring.
         pub sharding_ring: StoreGatewayRingConfig, "sharding-ring.";
         /// Gateways of a tenant: default (all) or shuffle-sharding.
-        pub sharding_strategy: ShardingStrategy, "sharding-strategy";
+        pub sharding_strategy: ShardingStrategy, "sharding-strategy", unused;
         /// Tenants that are served, separated by commas; empty means all.
-        pub enabled_tenants: Vec<String> as Csv, "enabled-tenants";
+        pub enabled_tenants: Vec<String> as Csv, "enabled-tenants", unused;
         /// Tenants that are not served, separated by commas.
-        pub disabled_tenants: Vec<String> as Csv, "disabled-tenants";
+        pub disabled_tenants: Vec<String> as Csv, "disabled-tenants", unused;
         /// Longest wait for gateways to say that they have loaded a new block (ringkit's own key).
-        pub announce_timeout: Duration = Duration::from_secs(30), "announce-timeout";
+        pub announce_timeout: Duration = Duration::from_secs(30), "announce-timeout", unused;
     }
 }
 
@@ -50,7 +50,7 @@ section! {
         /// Leave the entry in the ring at shutdown.
         pub keep_instance_in_the_ring_on_shutdown: bool = false, "keep-instance-in-the-ring-on-shutdown";
         /// Keep a tenant's shard where it is when zones come and go.
-        pub zone_stable_shuffle_sharding: bool = true, "zone-stable-shuffle-sharding";
+        pub zone_stable_shuffle_sharding: bool = true, "zone-stable-shuffle-sharding", unused;
         /// Metrics per member of the ring.
         pub detailed_metrics_enabled: bool = true, "detailed-metrics-enabled";
         /// Least time the ring must be quiet before the first load of blocks; 0 means do not wait.
@@ -78,13 +78,13 @@ section! {
     /// Queries, as far as they concern store-gateways.
     pub struct QuerierConfig {
         /// Gateways to ask when they do not share the blocks by a ring, separated by commas.
-        pub store_gateway_addresses: Vec<String> as Csv, "store-gateway-addresses";
+        pub store_gateway_addresses: Vec<String> as Csv, "store-gateway-addresses", unused;
         /// The gRPC client that calls gateways.
         pub store_gateway_client: StoreGatewayClientConfig, "store-gateway-client.";
         /// Statistics of gateways in the answer.
         pub store_gateway_query_stats: bool = true, "store-gateway-query-stats-enabled", unused;
         /// Rounds in which blocks that no gateway had are asked of other replicas.
-        pub store_gateway_consistency_check_max_attempts: usize = 3, "store-gateway-consistency-check-max-attempts";
+        pub store_gateway_consistency_check_max_attempts: usize = 3, "store-gateway-consistency-check-max-attempts", unused;
         /// Series per message of a gateway.
         pub store_gateway_series_batch_size: usize = 1, "store-gateway-series-batch-size", unused;
     }
@@ -106,11 +106,11 @@ section! {
         /// Do not verify the server's certificate.
         pub tls_insecure_skip_verify: bool = false, "tls-insecure-skip-verify", unused;
         /// Compression: gzip, snappy, snappy-block, zstd, or empty for none.
-        pub grpc_compression: GrpcCompression, "grpc-compression";
+        pub grpc_compression: GrpcCompression, "grpc-compression", unused;
         /// Health checks that take an instance out of use.
         pub healthcheck_config: HealthcheckConfig, "healthcheck.";
         /// Longest wait for a connection; 0 means 20s.
-        pub connect_timeout: Duration = Duration::from_secs(5), "connect-timeout";
+        pub connect_timeout: Duration = Duration::from_secs(5), "connect-timeout", unused;
     }
 }
 
@@ -179,7 +179,7 @@ impl StoreGatewayRingConfig {
         rules.advise(
             !used || !zone_awareness_enabled || !instance_availability_zone.is_empty(),
             "instance_availability_zone",
-            "is empty, but the ring is zone-aware: this instance counts as a zone of its own name, the empty one",
+            "is empty, but the ring is zone-aware: all instances without a zone count as one zone",
         );
     }
 }

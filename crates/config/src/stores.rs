@@ -151,7 +151,7 @@ impl Config {
                                    the ingester ring's `multi` block, so that both move together";
                     findings.warn(&Origin::Default, path, message);
                 }
-                (Source::Ingester, store) if self.uses(*ring) => {
+                (Source::Ingester, store) if self.uses(*ring) && store != KvStore::default() => {
                     let message = format!(
                         "sets no store of its own, and `ring.store` is not set: it follows the ingester ring to \
                          `{store}` (Cortex would use `consul`); say so with `ring.store: {store}`"

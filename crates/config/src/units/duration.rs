@@ -68,13 +68,22 @@ fn parse(text: &str, long: bool) -> Result<Duration, String> {
 fn scaled(number: &str, nanos: u64) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut sum = whole.checked_mul(nanos.into())?;
-    let mut scale = u128::from(nanos);
+    // The fraction in floating point, as Go does it, so that both read the same text as the same duration.
+    let (mut digits, mut scale) = (0_u64, 1.0);
     for digit in fraction.bytes() {
-        scale /= 10;
-        sum = sum.checked_add(u128::from(digit - b'0') * scale)?;
+        let more = digits.checked_mul(10).and_then(|ten| ten.checked_add(u64::from(digit - b'0')));
+        let Some(more) = more.filter(|more| i64::try_from(*more).is_ok()) else { break };
+        digits = more;
+        scale *= 10.0;
     }
-    Some(sum)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "below one unit, and never negative"
+    )]
+    let part = (digits as f64 * (nanos as f64 / scale)) as u128;
+    whole.checked_mul(nanos.into())?.checked_add(part)
 }
 
 /// What the writer may have meant by a unit that does not exist.
@@ -278,5 +287,73 @@ impl Leaf for AutoDuration {
     }
     fn schema() -> serde_json::Value {
         json!({"anyOf": [{"const": "auto"}, Duration::schema()]})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn reads_and_prints_as_go_does() {
+        for (text, nanos, printed) in [
+            ("0", 0, "0s"),
+            ("0s", 0, "0s"),
+            ("1ns", 1, "1ns"),
+            ("1100ns", 1100, "1.1µs"),
+            ("2us", 2000, "2µs"),
+            ("2µs", 2000, "2µs"),
+            ("2200us", 2_200_000, "2.2ms"),
+            ("200ms", 200 * MS, "200ms"),
+            ("3.3s", 3300 * MS, "3.3s"),
+            (".5s", 500 * MS, "500ms"),
+            ("1.s", 1000 * MS, "1s"),
+            ("+5m", 300_000 * MS, "5m0s"),
+            ("245s", 245_000 * MS, "4m5s"),
+            ("4m5s1ms", 245_001 * MS, "4m5.001s"),
+            ("1h30m", 5_400_000 * MS, "1h30m0s"),
+            ("30m1h", 5_400_000 * MS, "1h30m0s"),
+            ("0.3333333333333333333h", 1_200_000 * MS, "20m0s"),
+            ("2562047h47m16.854775807s", i64::MAX.unsigned_abs(), "2562047h47m16.854775807s"),
+        ] {
+            assert_eq!(parse_go(text), Ok(Duration::from_nanos(nanos)), "{text}");
+            assert_eq!(format_go(Duration::from_nanos(nanos)), printed, "{text}");
+        }
+        for wrong in [
+            "",
+            "3",
+            "-1s",
+            "s",
+            ".",
+            ".s",
+            "1.2.3s",
+            "1d",
+            "1 s",
+            "+",
+            "2562047h47m16.854775808s",
+            "9e9h",
+            "1é",
+        ] {
+            assert!(parse_go(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_and_prints_limits_as_prometheus_does() {
+        for (text, seconds, printed) in [
+            ("2w", 14 * 86_400, "2w"),
+            ("14d", 14 * 86_400, "2w"),
+            ("1y", 365 * 86_400, "1y"),
+            ("36h", 36 * 3600, "1d12h"),
+            ("90m", 5400, "1h30m"),
+            ("10m", 600, "10m"),
+            ("0", 0, "0s"),
+        ] {
+            assert_eq!(parse_prometheus(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(format_prometheus(Duration::from_secs(seconds)), printed, "{text}");
+        }
+        assert_eq!(format_prometheus(Duration::from_millis(1500)), "1s500ms");
     }
 }

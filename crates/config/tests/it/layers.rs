@@ -146,6 +146,8 @@ fn wrong_flags_are_told_all_at_once() {
     assert!(told[2].contains("did you mean `24h`?"), "{}", told[2]);
     assert_eq!(told[3], "flag -server.http-listen-port: a value is missing");
     assert!(with("-ingester.heartbeat-period=0", &[]).is_ok());
+    // A flag that is well written but breaks a rule is no matter of usage.
+    assert!(!with("-distributor.replication-factor=0", &[]).unwrap_err().is_usage());
 }
 
 #[test]

@@ -184,6 +184,7 @@ fn the_json_schema_knows_types_defaults_and_choices() {
     assert!(at(&schema, "distributor.remote_timeout").unwrap()["pattern"].is_string());
     assert_eq!(at(&schema, "server").unwrap()["additionalProperties"], false);
     assert!(at(&schema, "ingester.lifecycler.id").unwrap().get("default").is_none());
+    assert_eq!(at(&schema, "memberlist.abort_if_join_fails").unwrap()["default"], true);
     assert_eq!(at(&schema, "distributor.ha_tracker.kvstore.prefix").unwrap()["default"], "ha-tracker/");
 }
 

@@ -48,6 +48,17 @@ fn a_ring_without_a_store_follows_the_ingester_ring_and_says_so_where_it_matters
 }
 
 #[test]
+fn following_the_ingester_ring_to_where_cortex_would_go_anyway_is_not_worth_a_word() {
+    let loaded = good(
+        "\
+ingester: {lifecycler: {ring: {kvstore: {store: consul}}}}
+limits: {ingestion_rate_strategy: global}
+",
+    );
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
 fn an_ingester_ring_left_on_the_default_beside_a_ring_that_is_set_is_warned_about() {
     let loaded =
         good("store_gateway: {sharding_enabled: true, sharding_ring: {kvstore: {store: inmemory}}}\n");
