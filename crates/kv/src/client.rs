@@ -227,7 +227,9 @@ impl<V: Value> Client<V> {
                 let view = self.decoder.decode(&key.name, &stored).view.clone();
                 Ok(Attempt::Done { result, written: true, view: Some(view) })
             }
-            Applied::Conflict => Ok(Attempt::Retry(Error::Contended { key: key.name.to_string(), attempts: 1 })),
+            Applied::Conflict => {
+                Ok(Attempt::Retry(Error::Contended { key: key.name.to_string(), attempts: 1 }))
+            }
         }
     }
 

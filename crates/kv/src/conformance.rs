@@ -3,7 +3,10 @@
 //! A backend runs all of them with [`conformance_tests!`](crate::conformance_tests). Where backends legitimately
 //! differ, a rule reads [`Traits`]; no rule is left out. A rule panics when it is broken.
 
-#![expect(clippy::expect_used, reason = "these are tests that live in the library, so that other crates can run them")]
+#![expect(
+    clippy::expect_used,
+    reason = "these are tests that live in the library, so that other crates can run them"
+)]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -157,7 +160,8 @@ impl Codec for CountersCodec {
         let mut entries = BTreeMap::new();
         while rest.has_remaining() {
             let id = take(&mut rest)?;
-            let id = std::str::from_utf8(&id).map_err(|error| DecodeError::new(error.to_string()))?.to_owned();
+            let id =
+                std::str::from_utf8(&id).map_err(|error| DecodeError::new(error.to_string()))?.to_owned();
             entries.insert(EntryId::from(id), take(&mut rest)?);
         }
         Ok(entries)

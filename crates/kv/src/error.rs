@@ -64,7 +64,9 @@ pub enum Error {
         after: Duration,
     },
     /// The configured store is not part of this build.
-    #[error("key-value store `{store}` is not available in this build; set `kvstore.store: inmemory` for `{kv_name}` to run within one process")]
+    #[error(
+        "key-value store `{store}` is not available in this build; set `kvstore.store: inmemory` for `{kv_name}` to run within one process"
+    )]
     NotBuilt {
         /// The configured store.
         store: String,
@@ -90,7 +92,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Contended { .. } | Self::Unavailable { .. } | Self::Deadline { .. } => true,
-            Self::Decode { .. } | Self::TooLarge { .. } | Self::NotBuilt { .. } | Self::Aborted { .. } | Self::Closed => false,
+            Self::Decode { .. }
+            | Self::TooLarge { .. }
+            | Self::NotBuilt { .. }
+            | Self::Aborted { .. }
+            | Self::Closed => false,
         }
     }
 }

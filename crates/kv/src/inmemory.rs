@@ -126,7 +126,8 @@ impl Keys {
             return Ok(Applied::Conflict);
         }
         let known = current.clone().unwrap_or_else(Stored::absent);
-        let Some((entries, bytes)) = changed_entries(&known.entries, slot.map_or(0, |slot| slot.bytes), change)
+        let Some((entries, bytes)) =
+            changed_entries(&known.entries, slot.map_or(0, |slot| slot.bytes), change)
         else {
             return Ok(Applied::Done(known));
         };

@@ -23,7 +23,9 @@ pub use codec::{Codec, DecodeError, StringCodec};
 pub use error::Error;
 pub use inmemory::InMemory;
 pub use open::Stores;
-pub use store::{Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription};
+pub use store::{
+    Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription,
+};
 pub use value::{Text, Value};
 pub use view::{Seen, View};
 pub use watch::{Update, Watch};

@@ -63,7 +63,10 @@ impl Store for Metered {
 }
 
 /// Times `call`. A call that its caller drops, for example at a deadline, counts as failed.
-async fn timed<T>(metrics: &OperationMetrics, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn timed<T>(
+    metrics: &OperationMetrics,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let running = Timer::start(&metrics.failed);
     let result = call.await;
     if result.is_ok() {

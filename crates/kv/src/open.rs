@@ -84,7 +84,9 @@ mod tests {
     }
 
     fn text(stores: &Stores, prefix: &str) -> Client<Text> {
-        stores.client(&config(KvStore::Inmemory, prefix), "test", &Meter::disabled(), &Clock::system()).unwrap()
+        stores
+            .client(&config(KvStore::Inmemory, prefix), "test", &Meter::disabled(), &Clock::system())
+            .unwrap()
     }
 
     #[tokio::test]
@@ -102,7 +104,8 @@ mod tests {
     #[test]
     fn a_backend_that_is_not_built_is_named_with_what_to_do() {
         for store in [KvStore::Consul, KvStore::Etcd, KvStore::Memberlist, KvStore::Multi] {
-            let opened = Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
+            let opened =
+                Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
             let error = opened.err().unwrap().to_string();
             assert!(error.contains(&store.to_string()) && error.contains("inmemory"), "{error}");
             assert!(error.contains("ingester-ring"), "{error}");

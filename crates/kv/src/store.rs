@@ -212,7 +212,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_id_bytes: 1 << 10, max_entry_bytes: 4 << 20, max_value_bytes: 256 << 20, max_keys: 1 << 20 }
+        Self {
+            max_id_bytes: 1 << 10,
+            max_entry_bytes: 4 << 20,
+            max_value_bytes: 256 << 20,
+            max_keys: 1 << 20,
+        }
     }
 }
 
@@ -223,7 +228,8 @@ impl Limits {
     ///
     /// [`Error::TooLarge`] naming the key and the first limit that is exceeded.
     pub fn check(&self, key: &Key, change: &Change) -> Result<(), Error> {
-        let too_large = |what, bytes, limit| Err(Error::TooLarge { key: key.name.to_string(), what, size: bytes, limit });
+        let too_large =
+            |what, bytes, limit| Err(Error::TooLarge { key: key.name.to_string(), what, size: bytes, limit });
         for (id, entry) in &change.upserts {
             if id.len() > self.max_id_bytes {
                 return too_large("bytes of an entry id", id.len(), self.max_id_bytes);

@@ -79,7 +79,8 @@ impl<V: Value> Decoder<V> {
         let mut seen = BTreeMap::new();
         for (id, entry) in stored.entries.iter() {
             let known = previous.and_then(|p| p.view.value.entries().get(id));
-            let unchanged = previous.and_then(|p| p.source.get(id)).is_some_and(|p| same(&p.bytes, &entry.bytes));
+            let unchanged =
+                previous.and_then(|p| p.source.get(id)).is_some_and(|p| same(&p.bytes, &entry.bytes));
             let known_hostile = previous.and_then(|p| p.hostile.get(id));
             let result = match (known, known_hostile) {
                 (Some(known), _) if unchanged => Ok(Arc::clone(known)),

@@ -45,7 +45,13 @@ impl<V: Value> Watch<V> {
             self.decoder.forget(&self.key);
             let gone = std::mem::take(&mut self.delivered);
             let removed = gone.entries().keys().cloned().collect();
-            return Some(Update { value: None, changed: Vec::new(), removed, version: 0, seen: Seen::default() });
+            return Some(Update {
+                value: None,
+                changed: Vec::new(),
+                removed,
+                version: 0,
+                seen: Seen::default(),
+            });
         };
         let view = self.decoder.decode(&self.key, &stored).view.clone();
         let (changed, removed) = difference(&*self.delivered, &*view.value);

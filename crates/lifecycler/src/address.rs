@@ -53,12 +53,23 @@ pub fn advertised(wanted: &Wanted<'_>, grpc: SocketAddr) -> String {
     match &source {
         Source::Configured => info!(addr, "advertising the address of `{}`", wanted.address_key),
         Source::Listener => info!(addr, "advertising the only address that the gRPC server listens on"),
-        Source::Interface(name) => info!(addr, interface = name, "advertising the address of an interface named in `{}`", wanted.interfaces_key),
-        Source::DefaultRoute(name) => info!(addr, interface = name, "advertising the address of the default route: no interface of `{}` has one", wanted.interfaces_key),
+        Source::Interface(name) => info!(
+            addr,
+            interface = name,
+            "advertising the address of an interface named in `{}`",
+            wanted.interfaces_key
+        ),
+        Source::DefaultRoute(name) => info!(
+            addr,
+            interface = name,
+            "advertising the address of the default route: no interface of `{}` has one",
+            wanted.interfaces_key
+        ),
         Source::Loopback => warn!(
             addr,
             "no address found, advertising loopback, which other machines cannot reach: set `{}`, or name an interface in `{}`",
-            wanted.address_key, wanted.interfaces_key
+            wanted.address_key,
+            wanted.interfaces_key
         ),
     }
     addr
@@ -123,7 +134,8 @@ impl fmt::Debug for Network {
 /// `route` tells which networks are on which interface, `trie` which addresses are ours: the two joined.
 fn parse(route: &str, trie: &str) -> Vec<InterfaceAddress> {
     let networks: Vec<Network> = route.lines().skip(1).filter_map(network).collect();
-    let has_default = |name: &str| networks.iter().any(|network| network.is_default && network.interface == name);
+    let has_default =
+        |name: &str| networks.iter().any(|network| network.is_default && network.interface == name);
     let attached = |address: Ipv4Addr| {
         let covers = |network: &&Network| {
             !network.is_default && u32::from(address) & network.mask == network.destination
@@ -170,4 +182,83 @@ fn local_addresses(trie: &str) -> Vec<Ipv4Addr> {
         }
     }
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+        wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\
+        eth0\t0000FEA9\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+        eth0\t0000000A\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n\
+        far0\t0000000A\t0101A8C0\t0003\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+        wlan0\t0001A8C0\t00000000\t0001\t0\t0\t600\t00FFFFFF\t0\t0\t0\n";
+
+    const TRIE: &str = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /8 link UNICAST\n     |-- 10.0.0.7\n        /32 host LOCAL\n\
+        \x20    |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 169.254.3.4\n        /32 host LOCAL\n\
+        \x20    |-- 192.168.1.5\n        /32 host LOCAL\n     |-- 192.168.1.255\n        /32 link BROADCAST\n\
+        Local:\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
+
+    fn wanted<'a>(address: &'a str, interfaces: &'a [String]) -> Wanted<'a> {
+        Wanted { address, address_key: "a", port: 0, interfaces, interfaces_key: "i" }
+    }
+
+    fn choice(wanted: &Wanted<'_>, listener: &str, found: &[InterfaceAddress]) -> (String, Source) {
+        choose(wanted, listener.parse().unwrap(), || found.to_vec())
+    }
+
+    fn on(interface: &str, address: [u8; 4], default_route: bool) -> InterfaceAddress {
+        InterfaceAddress { interface: interface.into(), address: address.into(), default_route }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn addresses_are_found_by_interface() {
+        let expected = [
+            on("eth0", [10, 0, 0, 7], false),
+            on("eth0", [169, 254, 3, 4], false),
+            on("wlan0", [192, 168, 1, 5], true),
+        ];
+        assert_eq!(parse(ROUTE, TRIE), expected);
+    }
+
+    #[test]
+    fn nonsense_under_proc_is_no_address() {
+        assert_eq!(parse("", ""), []);
+        assert_eq!(parse("head\neth0\neth0 x y z\neth0 0 0 0 0 0 0 zz\n", "|-- x\n/32 host LOCAL\n"), []);
+        assert_eq!(parse("", TRIE), []);
+    }
+
+    #[test]
+    fn the_most_explicit_address_wins() {
+        let interfaces = ["en0".to_owned(), "eth0".to_owned()];
+        let found = [
+            on("wlan0", [192, 168, 1, 5], true),
+            on("eth0", [169, 254, 3, 4], false),
+            on("eth0", [10, 0, 0, 7], false),
+        ];
+        let any = wanted("", &interfaces);
+        let configured = wanted("example.org", &interfaces);
+        assert_eq!(choice(&configured, "127.0.0.1:1", &found), ("example.org".into(), Source::Configured));
+        assert_eq!(choice(&any, "127.0.0.1:1", &found), ("127.0.0.1".into(), Source::Listener));
+        assert_eq!(choice(&any, "0.0.0.0:1", &found), ("10.0.0.7".into(), Source::Interface("eth0".into())));
+        assert_eq!(
+            choice(&any, "[::]:1", &found[..2]),
+            ("169.254.3.4".into(), Source::Interface("eth0".into()))
+        );
+        assert_eq!(
+            choice(&any, "0.0.0.0:1", &found[..1]),
+            ("192.168.1.5".into(), Source::DefaultRoute("wlan0".into()))
+        );
+        assert_eq!(choice(&any, "0.0.0.0:1", &[]), ("127.0.0.1".into(), Source::Loopback));
+    }
+
+    #[test]
+    fn the_port_is_the_configured_one_or_the_listeners() {
+        let listener = "127.0.0.1:9095".parse().unwrap();
+        assert_eq!(advertised(&wanted("", &[]), listener), "127.0.0.1:9095");
+        assert_eq!(advertised(&Wanted { port: 1, ..wanted("host", &[]) }, listener), "host:1");
+        assert_eq!(advertised(&wanted("fe80::1", &[]), listener), "[fe80::1]:9095");
+    }
 }

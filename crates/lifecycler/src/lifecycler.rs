@@ -1,6 +1,6 @@
 //! [`Lifecycler`]: the machine's shell, a service. Does what the machine says on a real store, clock and disk.
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -107,18 +107,27 @@ impl Lifecycler {
     async fn live(&mut self, until: impl Future<Output = ()>) {
         tokio::pin!(until);
         loop {
-            // To completion, outside `select!`: a write dropped half-way could land after the removal.
-            if self.perform_actions().await.is_finished() {
-                return;
-            }
+            // To completion, outside `select!`: a write dropped half-way could land after the removal. One at a time, so
+            // that writes which take longer than a heartbeat period do not keep everything else waiting for ever.
+            let acted = match self.machine.poll_action(self.now()) {
+                Some(Action::Finished) => return,
+                Some(action) => {
+                    self.perform(action).await;
+                    true
+                }
+                None => false,
+            };
+            self.publish_status();
             let timeout = self.machine.poll_timeout().map(|at| self.shared.instant(at));
             tokio::select! {
+                biased;
                 () = &mut until => return,
-                () = sleep_until_some(timeout) => self.handle(Event::Timeout),
                 () = self.shared.join.notified() => self.handle(Event::Join),
                 () = becomes_true(&mut self.synced) => self.handle(Event::Synced),
-                seen = self.follower.next() => self.see(seen),
                 Some(change) = self.changes.recv() => self.change_state(change),
+                () = sleep_until_some(timeout) => self.handle(Event::Timeout),
+                seen = self.follower.next() => self.see(seen),
+                () = ready(()), if acted => (),
             }
         }
     }
@@ -163,16 +172,12 @@ impl Lifecycler {
         }
     }
 
-    async fn perform_actions(&mut self) -> Progress {
-        loop {
-            self.publish_status();
-            match self.machine.poll_action() {
-                None => return Progress::Waiting,
-                Some(Action::Finished) => return Progress::Finished,
-                Some(Action::Write { entry, heartbeat }) => self.write(&entry, heartbeat).await,
-                Some(Action::Save(file)) => save_tokens(&self.shared.options, file).await,
-                Some(Action::Remove) => self.remove().await,
-            }
+    async fn perform(&mut self, action: Action) {
+        match action {
+            Action::Write { entry, heartbeat } => self.write(&entry, heartbeat).await,
+            Action::Save(file) => save_tokens(&self.shared.options, file).await,
+            Action::Remove => self.remove().await,
+            Action::Finished => (),
         }
     }
 
@@ -286,18 +291,6 @@ async fn save_tokens(options: &Options, file: TokensFile) {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Waiting,
-    Finished,
-}
-
-impl Progress {
-    fn is_finished(self) -> bool {
-        self == Self::Finished
-    }
-}
-
 async fn sleep_until_some(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -367,3 +360,6 @@ impl Follower {
         error
     }
 }
+
+#[cfg(test)]
+mod tests;

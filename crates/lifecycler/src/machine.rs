@@ -144,6 +144,8 @@ pub struct Machine {
     ring_known: bool,
     written: Option<InstanceDesc>,
     writing: Option<InstanceDesc>,
+    /// Whether the state to leave with was not yet tried to be written.
+    farewell_due: bool,
     write_at: Option<Duration>,
     beat_at: Option<Duration>,
     reasserted_at: Option<Duration>,
@@ -164,9 +166,10 @@ impl Machine {
             _ => options.join_as,
         };
         // Instances of one test share a seed; their tokens must differ all the same.
-        let seed = options.id.bytes().fold(seed, |seed, byte| {
-            (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let seed = options
+            .id
+            .bytes()
+            .fold(seed, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self {
             generator: TokenGenerator::random(Some(seed)),
             random: SmallRng::seed_from_u64(seed),
@@ -190,6 +193,7 @@ impl Machine {
             ring_known: false,
             written: None,
             writing: None,
+            farewell_due: false,
             write_at: None,
             beat_at: None,
             reasserted_at: None,
@@ -232,8 +236,10 @@ impl Machine {
     }
 
     /// What to do next; `None` = wait for an event or for [`Machine::poll_timeout`].
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+    ///
+    /// A write is put together only when it is asked for here, so that it carries the newest state.
+    pub fn poll_action(&mut self, now: Now) -> Option<Action> {
+        self.actions.pop_front().or_else(|| self.leave_if_due(now)).or_else(|| self.write_if_due(now))
     }
 
     /// When [`Event::Timeout`] is due, on the clock of [`Now::elapsed`]; `None` = never.
@@ -372,30 +378,31 @@ impl Machine {
         }
         match self.phase {
             Phase::Pending { join_at: Some(at) } if at <= now.elapsed => self.start_join(now),
-            Phase::Joining { observe_until: Some(until) } if until <= now.elapsed => self.end_observation(now),
+            Phase::Joining { observe_until: Some(until) } if until <= now.elapsed => {
+                self.end_observation(now)
+            }
             _ => (),
         }
         self.save_if_due();
-        self.write_if_due(now);
-        self.leave_if_due(now);
     }
 
-    fn write_if_due(&mut self, now: Now) {
+    fn write_if_due(&mut self, now: Now) -> Option<Action> {
         if !self.holds_entry() || self.writing.is_some() {
-            return;
+            return None;
         }
         let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now.elapsed);
         let heartbeat = is_due(self.beat_at);
         if !heartbeat && !is_due(self.write_at) {
-            return;
+            return None;
         }
         if heartbeat {
             self.beat_at = self.beat_at.map(|at| next_beat(at, self.options.heartbeat_period, now.elapsed));
         }
         self.write_at = None;
+        self.farewell_due = false;
         let entry = self.entry(now);
         self.writing = Some(entry.clone());
-        self.actions.push_back(Action::Write { entry: Box::new(entry), heartbeat });
+        Some(Action::Write { entry: Box::new(entry), heartbeat })
     }
 
     /// Heartbeats begin at a random moment of the second half of the first period and keep that phase, so that instances
@@ -506,23 +513,23 @@ impl Machine {
         };
         self.phase = Phase::Leaving { since, stopping: true };
         if state != self.state {
+            self.farewell_due = self.registered;
             self.become_state(state, now);
         }
     }
 
-    fn leave_if_due(&mut self, now: Now) {
-        let Phase::Leaving { since, stopping: true } = self.phase else { return };
+    fn leave_if_due(&mut self, now: Now) -> Option<Action> {
+        let Phase::Leaving { since, stopping: true } = self.phase else { return None };
         // The last state is tried once to be published. If the store is down, the exit does not wait for it.
-        if self.writing.is_some() || now.elapsed < since + self.final_sleep() {
-            return;
+        if self.writing.is_some() || self.farewell_due || now.elapsed < since + self.final_sleep() {
+            return None;
         }
         if self.registered && self.unregister {
             self.phase = Phase::Removing;
-            self.actions.push_back(Action::Remove);
-        } else {
-            self.phase = Phase::Gone;
-            self.actions.push_back(Action::Finished);
+            return Some(Action::Remove);
         }
+        self.phase = Phase::Gone;
+        Some(Action::Finished)
     }
 
     /// Who never took part has nobody to wait for.

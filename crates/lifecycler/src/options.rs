@@ -186,3 +186,55 @@ fn checked_id(key: &'static str, id: &str) -> Result<String, Error> {
     }
     Ok(id.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRPC: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9095);
+
+    #[test]
+    fn an_ingester_is_described_by_its_lifecycler_block() {
+        let mut config = Config::default();
+        config.ingester.lifecycler.id = "ingester-1".into();
+        config.ingester.lifecycler.availability_zone = "zone-a".into();
+        config.ingester.lifecycler.tokens_file_path = "/data/tokens".into();
+        let options = Options::ingester(&config, GRPC).unwrap();
+        assert_eq!(
+            (&*options.id, &*options.zone, &*options.addr),
+            ("ingester-1", "zone-a", "127.0.0.1:9095")
+        );
+        assert_eq!((options.name, &*options.key, options.num_tokens), ("ingester", "ring", 128));
+        assert_eq!(options.tokens_file_path, Some("/data/tokens".into()));
+        assert!(!options.auto_join, "it joins after its data is there");
+    }
+
+    #[test]
+    fn a_distributor_has_one_token_and_waits_for_nothing() {
+        let mut config = Config::default();
+        config.distributor.ring.instance_id = "d".into();
+        config.distributor.ring.instance_addr = "10.0.0.1".into();
+        config.distributor.ring.instance_port = 7;
+        let options = Options::distributor(&config, GRPC).unwrap();
+        assert_eq!((options.num_tokens, &*options.addr, &*options.key), (1, "10.0.0.1:7", "distributor"));
+        assert!(options.auto_join && options.unregister_on_shutdown && options.final_sleep.is_zero());
+    }
+
+    #[test]
+    fn a_store_gateway_joins_as_joining() {
+        let mut config = Config::default();
+        config.store_gateway.sharding_ring.instance_id = "s".into();
+        config.store_gateway.sharding_ring.keep_instance_in_the_ring_on_shutdown = true;
+        let options = Options::store_gateway(&config, GRPC).unwrap();
+        assert_eq!((options.num_tokens, options.join_as), (512, State::Joining));
+        assert_eq!((options.key.as_str(), options.unregister_on_shutdown), ("store-gateway", false));
+    }
+
+    #[test]
+    fn an_instance_without_an_id_is_refused_by_key() {
+        let mut config = Config::default();
+        config.ingester.lifecycler.id = String::new();
+        let error = Options::ingester(&config, GRPC).unwrap_err().to_string();
+        assert!(error.starts_with("ingester.lifecycler.id: "), "{error}");
+    }
+}

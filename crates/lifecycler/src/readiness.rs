@@ -38,7 +38,12 @@ impl Readiness {
     }
 
     /// `elapsed` is monotonic time since any fixed moment, `unix_secs` wall time.
-    pub(crate) fn check(&mut self, subject: &Subject<'_>, elapsed: Duration, unix_secs: i64) -> Result<(), String> {
+    pub(crate) fn check(
+        &mut self,
+        subject: &Subject<'_>,
+        elapsed: Duration,
+        unix_secs: i64,
+    ) -> Result<(), String> {
         if self.latched {
             return Ok(());
         }
@@ -80,3 +85,6 @@ impl Readiness {
         result.map_err(|reason| reason.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,9 @@ pub fn load(path: &Path) -> Result<Option<TokensFile>, Error> {
 }
 
 fn parse(text: &[u8]) -> Result<TokensFile, serde_json::Error> {
-    let json: Json = serde_json::from_slice(text)?;
+    // By way of a map, because a struct would also be read from an array.
+    let map: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text)?;
+    let json: Json = serde_json::from_value(map.into())?;
     let mut tokens = json.tokens.unwrap_or_default();
     tokens.sort_unstable();
     let previous_state = match json.previous_state.as_deref() {
@@ -68,8 +70,10 @@ fn parse(text: &[u8]) -> Result<TokensFile, serde_json::Error> {
 ///
 /// [`Error::TokensFile`]; the previous file is still there.
 pub fn save(path: &Path, file: &TokensFile) -> Result<(), Error> {
-    write_and_rename(path, &render(file))
-        .map_err(|error| Error::TokensFile { path: path.to_owned(), problem: format!("cannot be saved: {error}") })
+    write_and_rename(path, &render(file)).map_err(|error| Error::TokensFile {
+        path: path.to_owned(),
+        problem: format!("cannot be saved: {error}"),
+    })
 }
 
 fn render(file: &TokensFile) -> Vec<u8> {
@@ -90,4 +94,77 @@ fn write_and_rename(path: &Path, text: &[u8]) -> io::Result<()> {
     // The new name itself must survive a power loss too.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(state: State, tokens: &[u32]) -> TokensFile {
+        TokensFile { tokens: tokens.into(), previous_state: state }
+    }
+
+    #[test]
+    fn it_is_written_as_cortex_writes_it() {
+        let text = |file| String::from_utf8(render(&file)).unwrap();
+        assert_eq!(text(file(State::ReadOnly, &[1, 2])), r#"{"previousState":"READONLY","tokens":[1,2]}"#);
+        assert_eq!(text(file(State::Active, &[])), r#"{"tokens":[]}"#);
+    }
+
+    #[test]
+    fn what_cortex_and_dskit_write_is_read() {
+        let cases = [
+            (r#"{"tokens":[3,1,3]}"#, file(State::Active, &[1, 3, 3])),
+            (r#"{"previousState":"ACTIVE","tokens":null}"#, file(State::Active, &[])),
+            (r#"{"previousState":"READONLY","tokens":[1],"more":{}}"#, file(State::ReadOnly, &[1])),
+            (r#"{"previousState":"NONSENSE"}"#, file(State::Active, &[])),
+            (r#"{"previousState":"LEAVING","tokens":[4294967295]}"#, file(State::Active, &[u32::MAX])),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tokens_file_is_an_error_that_names_the_file_and_leaves_it_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        assert_eq!(load(&path).unwrap(), None);
+        for text in
+            ["", "[]", "{", r#"{"tokens":[-1]}"#, r#"{"tokens":[4294967296]}"#, r#"{"previousState":3}"#]
+        {
+            fs::write(&path, text).unwrap();
+            let error = load(&path).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_previous_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        let old = file(State::Active, &[1]);
+        save(&path, &old).unwrap();
+        // The temporary file cannot be made where a directory is.
+        fs::create_dir(directory.path().join("tokens.tmp")).unwrap();
+        assert!(save(&path, &file(State::Active, &[2])).is_err());
+        assert_eq!(load(&path).unwrap(), Some(old));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_saved_is_loaded(mut tokens: Vec<u32>, read_only: bool) {
+            tokens.sort_unstable();
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("tokens");
+            let file = file(if read_only { State::ReadOnly } else { State::Active }, &tokens);
+            save(&path, &file).unwrap();
+            save(&path, &file).unwrap();
+            prop_assert_eq!(load(&path).unwrap(), Some(file));
+            prop_assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+        }
+    }
 }

@@ -1,5 +1,5 @@
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -50,7 +50,8 @@ async fn each_increment_sees_the_previous_one() {
 async fn keeping_or_repeating_a_value_writes_nothing() {
     let (_, client) = client();
     let value = Counters::of(&[("a", 1)]);
-    let version = client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap().view.unwrap().version;
+    let version =
+        client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap().view.unwrap().version;
     let kept = client.cas(KEY, |_| Decision::Keep("kept")).await.unwrap();
     assert_eq!((kept.written, kept.result), (false, "kept"));
     let repeated = client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap();
@@ -62,7 +63,8 @@ async fn keeping_or_repeating_a_value_writes_nothing() {
 async fn only_entries_that_differ_are_written() {
     let store = Arc::new(Unreliable::default());
     let client = Client::<Counters>::new(Arc::clone(&store) as Arc<dyn Store>, &Meter::disabled());
-    let write = async |value: Counters| client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap();
+    let write =
+        async |value: Counters| client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap();
     write(Counters::of(&[("a", 1), ("b", 1), ("c", 1)])).await;
     write(Counters::of(&[("a", 1), ("b", 2)])).await;
     let change = store.last_change.lock().unwrap().clone().unwrap();
@@ -137,7 +139,8 @@ async fn a_store_that_hangs_costs_a_deadline_not_forever() {
     assert!(matches!(client.upsert_own(KEY, "a", &1).await, Err(Error::Deadline { .. })));
     assert!(matches!(client.cas(KEY, |_| Decision::<_, ()>::Keep(())).await, Err(Error::Deadline { .. })));
     assert_eq!(started_at.elapsed(), 2 * whole);
-    for error in [client.delete(KEY).await.err(), client.list("").await.err(), client.watch(KEY).await.err()] {
+    for error in [client.delete(KEY).await.err(), client.list("").await.err(), client.watch(KEY).await.err()]
+    {
         assert!(matches!(error, Some(Error::Deadline { .. })));
     }
 }
@@ -159,7 +162,8 @@ async fn a_watch_tells_which_entries_changed() {
     let mut watch = client.watch(KEY).await.unwrap();
     let update = watch.next().await.unwrap();
     assert_eq!((update.value, update.version), (None, 0));
-    let write = async |value: Counters| client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap();
+    let write =
+        async |value: Counters| client.cas(KEY, |_| Decision::Write(value.clone(), ())).await.unwrap();
     let told = |update: Update<Counters>| {
         let text = |ids: Vec<EntryId>| ids.join(",");
         (text(update.changed), text(update.removed))

@@ -136,7 +136,8 @@ proptest! {
 
 #[tokio::test]
 async fn a_write_beyond_a_limit_changes_nothing_and_says_which() {
-    let store = InMemory::new(Limits { max_id_bytes: 2, max_entry_bytes: 4, max_value_bytes: 8, max_keys: 1 });
+    let store =
+        InMemory::new(Limits { max_id_bytes: 2, max_entry_bytes: 4, max_value_bytes: 8, max_keys: 1 });
     let upsert = |id: &'static str, entry: &'static str| Change::upsert(id, entry);
     let attempt = async |name, change| store.apply(&key(name), change, Precondition::None).await;
     attempt("k", upsert("a", "1234")).await.unwrap();

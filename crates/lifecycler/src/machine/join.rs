@@ -122,8 +122,12 @@ impl Machine {
         if wanted.is_empty() {
             return wanted;
         }
-        let others = self.ring.iter().filter(|(id, entry)| **id != self.options.id && entry.state != State::Left);
-        others.flat_map(|(_, entry)| entry.tokens.iter().copied()).filter(|token| wanted.contains(token)).collect()
+        let others =
+            self.ring.iter().filter(|(id, entry)| **id != self.options.id && entry.state != State::Left);
+        others
+            .flat_map(|(_, entry)| entry.tokens.iter().copied())
+            .filter(|token| wanted.contains(token))
+            .collect()
     }
 
     fn drop_tokens(&mut self, dropped: &BTreeSet<u32>) {
@@ -145,4 +149,3 @@ impl Machine {
         fresh
     }
 }
-

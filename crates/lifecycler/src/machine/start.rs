@@ -37,7 +37,8 @@ impl Machine {
         self.registered_at = self.registration_time(now);
         let in_file = self.file_tokens().len();
         let has_all_tokens = in_file > 0 && in_file >= self.options.num_tokens;
-        let joins_at_once = self.options.join_as == State::Joining || (self.options.auto_join && has_all_tokens);
+        let joins_at_once =
+            self.options.join_as == State::Joining || (self.options.auto_join && has_all_tokens);
         if joins_at_once {
             self.start_join(now);
         } else {

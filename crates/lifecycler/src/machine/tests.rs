@@ -11,6 +11,8 @@ pub(super) struct Life {
     pub(super) ring: Desc,
     pub(super) file: Option<TokensFile>,
     pub(super) store_is_down: bool,
+    /// How long a write takes.
+    pub(super) write_takes: Duration,
     now: Now,
     log: Vec<String>,
     beats: Vec<Duration>,
@@ -66,6 +68,7 @@ impl Life {
             ring,
             file,
             store_is_down: false,
+            write_takes: Duration::ZERO,
             now: Now { elapsed: Duration::ZERO, unix_secs: START },
             log: Vec::new(),
             beats: Vec::new(),
@@ -103,7 +106,7 @@ impl Life {
     }
 
     fn act(&mut self) {
-        while let Some(action) = self.machine.poll_action() {
+        while let Some(action) = self.machine.poll_action(self.now) {
             let at = self.now.elapsed.as_secs();
             match action {
                 Action::Write { entry, heartbeat } => {
@@ -118,6 +121,7 @@ impl Life {
                         self.log.push(line);
                     }
                     self.timestamps.push(entry.timestamp);
+                    self.set_time(self.now.elapsed + self.write_takes);
                     let event = if self.store_is_down {
                         Event::WriteFailed
                     } else {
@@ -356,7 +360,11 @@ fn an_entry_that_vanished_is_registered_anew() {
     life.ring = Desc::new();
     life.look();
     assert_eq!(life.done(), ["100 write ACTIVE/4"]);
-    assert_eq!((&life.own().tokens, life.own().registered_timestamp), (&mine, START + 100), "lookback must see the gap");
+    assert_eq!(
+        (&life.own().tokens, life.own().registered_timestamp),
+        (&mine, START + 100),
+        "lookback must see the gap"
+    );
     // At most once per second, should somebody insist.
     for _ in 0..10 {
         life.ring.remove("me");
@@ -418,7 +426,10 @@ fn what_the_dskit_dialect_stored_is_kept() {
         ..entry(State::Active, &[1, 2, 3, 4])
     };
     let life = Life::start_on(options(), [("me", own.clone())].into_iter().collect());
-    assert_eq!((&life.own().id, &life.own().versions, &life.own().unknown), (&own.id, &own.versions, &own.unknown));
+    assert_eq!(
+        (&life.own().id, &life.own().versions, &life.own().unknown),
+        (&own.id, &own.versions, &own.unknown)
+    );
 }
 
 #[test]
@@ -441,7 +452,8 @@ fn more_configured_tokens_are_drawn_and_fewer_are_no_failure() {
 #[test]
 fn tokens_of_the_file_that_somebody_took_meanwhile_are_replaced() {
     let file = TokensFile { tokens: vec![1, 2, 3, 4].into(), previous_state: State::Active };
-    let mut life = Life::new(options(), [("other", entry(State::Active, &[2, 9]))].into_iter().collect(), Some(file));
+    let mut life =
+        Life::new(options(), [("other", entry(State::Active, &[2, 9]))].into_iter().collect(), Some(file));
     life.tell(Event::Synced);
     life.look();
     let tokens = life.own().tokens.to_vec();
@@ -617,6 +629,17 @@ fn a_store_that_is_down_does_not_hold_up_the_exit() {
 }
 
 #[test]
+fn writes_that_take_longer_than_a_period_do_not_hold_up_the_exit() {
+    for store_is_down in [false, true] {
+        let mut life = Life::start(options());
+        (life.store_is_down, life.write_takes) = (store_is_down, secs(10));
+        life.done();
+        life.tell(Event::Stop);
+        assert_eq!(life.done(), ["0 write LEAVING/4", "10 remove", "10 finished"]);
+    }
+}
+
+#[test]
 fn the_file_is_written_only_after_joining() {
     let mut life = Life::start(Options { auto_join: false, ..options() });
     life.pass_to(100);
@@ -646,7 +669,7 @@ proptest! {
         let everybody = (0..100).flat_map(|_| 0..4);
         for turn in turns.into_iter().chain(everybody) {
             let machine = &mut machines[turn];
-            if let Some(Action::Write { entry, .. }) = machine.poll_action() {
+            if let Some(Action::Write { entry, .. }) = machine.poll_action(now) {
                 ring.insert(format!("i{turn}"), *entry);
                 machine.handle_event(now, Event::Written(Arc::new(ring.clone())));
             }

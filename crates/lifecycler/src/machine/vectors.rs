@@ -119,7 +119,9 @@ fn play(cortex: &Row) -> Row {
     life.tell(Event::Stop);
     row.stopped_ring_state = life.ring.get("me").map_or("absent".into(), |own| own.state.to_string());
     row.tokens_file_after = match &life.file {
-        Some(file) if cortex.tokens_file != "none" => format!("{}/{}", file.previous_state, file.tokens.len()),
+        Some(file) if cortex.tokens_file != "none" => {
+            format!("{}/{}", file.previous_state, file.tokens.len())
+        }
         _ => String::new(),
     };
     row
