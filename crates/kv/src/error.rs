@@ -7,7 +7,7 @@ use ringkit_runtime::Cause;
 use crate::codec::DecodeError;
 use crate::store::EntryId;
 
-/// Why a key-value operation failed.
+/// Why a key-value operation failed. Messages are complete: causes are part of them, not behind `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,12 +20,11 @@ pub enum Error {
         attempts: u32,
     },
     /// The backend did not answer, or answered with a fault of its own. A write may or may not have landed.
-    #[error("key-value store {backend} is unavailable: {cause}")]
+    #[error("key-value store {backend} is unavailable: {}", chain(&**cause))]
     Unavailable {
         /// Which backend.
         backend: &'static str,
         /// What it said.
-        #[source]
         cause: Cause,
     },
     /// What is stored cannot be read. Somebody else wrote it, or with another codec: look at the entry, forget or delete it.
@@ -36,7 +35,6 @@ pub enum Error {
         /// The entry at fault; none if the value as a whole is unreadable.
         entry: Option<EntryId>,
         /// What is wrong with the bytes.
-        #[source]
         cause: DecodeError,
     },
     /// The change would exceed a bound of the store. Nothing was written.
@@ -74,12 +72,11 @@ pub enum Error {
         kv_name: String,
     },
     /// The decision of a compare-and-swap said no. Nothing was written.
-    #[error("compare-and-swap on `{key}` was given up: {cause}")]
+    #[error("compare-and-swap on `{key}` was given up: {}", chain(&**cause))]
     Aborted {
         /// The key.
         key: String,
         /// What the decision said.
-        #[source]
         cause: Cause,
     },
     /// The store was closed.
@@ -101,6 +98,12 @@ impl Error {
     }
 }
 
+/// An error with its causes, so that a message is complete wherever it ends up.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn place(key: &str, entry: Option<&EntryId>) -> String {
     match entry {
         Some(entry) => format!("entry `{entry}` of `{key}`"),
@@ -117,6 +120,9 @@ mod tests {
         let cause = DecodeError::new("truncated");
         let error = Error::Decode { key: "ring".into(), entry: Some("a".into()), cause: cause.clone() };
         assert_eq!(error.to_string(), "cannot read entry `a` of `ring`: truncated");
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, cause.clone());
+        let error = Error::Unavailable { backend: "consul", cause: Box::new(refused) };
+        assert!(error.to_string().ends_with("consul is unavailable: truncated"), "{error}");
         let error = Error::Decode { key: "ring".into(), entry: None, cause };
         assert_eq!(error.to_string(), "cannot read the value of `ring`: truncated");
     }

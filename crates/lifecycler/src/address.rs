@@ -98,10 +98,9 @@ fn choose(
 }
 
 /// The first address that is not link-local, else the first.
-fn preferred<'a>(
-    candidates: impl Iterator<Item = &'a InterfaceAddress> + Clone,
-) -> Option<&'a InterfaceAddress> {
-    candidates.clone().find(|a| !a.address.is_link_local()).or_else(|| candidates.clone().next())
+fn preferred<'a>(candidates: impl Iterator<Item = &'a InterfaceAddress>) -> Option<&'a InterfaceAddress> {
+    // The first of the smallest wins, and false is smaller.
+    candidates.min_by_key(|a| a.address.is_link_local())
 }
 
 fn with_port(host: &str, port: u16) -> String {

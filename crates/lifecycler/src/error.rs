@@ -25,6 +25,14 @@ pub enum Error {
         /// What the store said.
         cause: String,
     },
+    /// The change was made, and another one after it before the ring knew.
+    #[error("instance went on from {to} to {state} before the ring knew")]
+    Superseded {
+        /// The state asked for.
+        to: State,
+        /// The state it is in.
+        state: State,
+    },
     /// The lifecycler has stopped.
     #[error("lifecycler not running")]
     NotRunning,

@@ -19,6 +19,7 @@ use crate::handle::{ChangeState, Handle, MAX_QUEUED_CHANGES, Shared, Status};
 use crate::machine::{Action, Event, Machine, Now};
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::readiness::Part;
 use crate::tokens_file::{self, TokensFile};
 
 /// One call to the store, and one write with all its attempts. The service handles nothing else while a write is under
@@ -138,9 +139,18 @@ impl Lifecycler {
 
     fn handle(&mut self, event: Event) {
         self.machine.set_unregister(self.shared.unregister.load(Ordering::Relaxed));
-        let before = self.machine.state();
+        let (before, registered_at) = (self.machine.state(), self.machine.registered_at());
+        let looks_at_ring = matches!(event, Event::Ring(_));
         self.machine.handle_event(self.now(), event);
         self.report(before);
+        if looks_at_ring && registered_at != 0 && registered_at != self.machine.registered_at() {
+            let options = &self.shared.options;
+            warn!(
+                ring = options.name,
+                instance = options.id,
+                "the ring had lost this instance, which registers anew"
+            );
+        }
     }
 
     fn change_state(&mut self, change: ChangeState) {
@@ -164,11 +174,11 @@ impl Lifecycler {
         match seen {
             Ok(update) if update.value.is_some() && update.version < self.version => (),
             Ok(update) => {
-                self.set_store_problem(None);
+                self.set_store_problem(Part::Watch, None);
                 self.shared.saw_ring(update.value.clone());
                 self.handle(Event::Ring(update.value));
             }
-            Err(error) => self.set_store_problem(Some(&error)),
+            Err(error) => self.set_store_problem(Part::Watch, Some(&error)),
         }
     }
 
@@ -191,13 +201,13 @@ impl Lifecycler {
             Ok(view) => {
                 debug!(ring = options.name, state = %entry.state, timestamp = entry.timestamp, "wrote the own entry");
                 self.version = view.version;
-                self.set_store_problem(None);
+                self.set_store_problem(Part::Write, None);
                 self.handle(Event::Written(Arc::clone(&view.value)));
                 self.publish_status();
                 self.shared.saw_ring(Some(view.value));
             }
             Err(error) => {
-                self.set_store_problem(Some(&error));
+                self.set_store_problem(Part::Write, Some(&error));
                 self.handle(Event::WriteFailed);
                 for change in self.unanswered.drain(..) {
                     let (state, cause) = (self.machine.state(), error.to_string());
@@ -226,11 +236,11 @@ impl Lifecycler {
     }
 
     /// Remembers why the store does not work, and logs when it stops working and when it works again.
-    fn set_store_problem(&self, problem: Option<&ringkit_kv::Error>) {
+    fn set_store_problem(&self, part: Part, problem: Option<&ringkit_kv::Error>) {
         if problem.is_some() {
             self.shared.metrics.store_errors.increment(1);
         }
-        let is_news = self.shared.readiness.lock().set_store_problem(problem.map(ToString::to_string));
+        let is_news = self.shared.readiness.lock().set_store_problem(part, problem.map(ToString::to_string));
         let ring = self.shared.options.name;
         match problem {
             Some(error) if is_news => warn!(ring, %error, "the ring's store failed, trying again"),
@@ -250,10 +260,15 @@ impl Lifecycler {
             published: machine.is_published(),
         };
         if status.published {
-            let (done, waiting): (Vec<_>, Vec<_>) =
+            let (done, others): (Vec<_>, Vec<_>) =
                 self.unanswered.drain(..).partition(|change| change.to == status.state);
-            self.unanswered = waiting;
             done.into_iter().for_each(|change| drop(change.reply.send(Ok(()))));
+            if machine.is_joined() {
+                let superseded = |to| Error::Superseded { to, state: status.state };
+                others.into_iter().for_each(|change| drop(change.reply.send(Err(superseded(change.to)))));
+            } else {
+                self.unanswered = others;
+            }
         }
         let shared = &self.shared;
         shared.status.send_if_modified(|known| {
@@ -307,7 +322,7 @@ async fn becomes_true(value: &mut Option<watch::Receiver<bool>>) {
         return;
     }
     *value = None;
-    pending().await
+    pending::<()>().await;
 }
 
 /// Follows the ring through faults of its store.

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringkit_config::{AutoDuration, Config};
+use ringkit_config::{AutoDuration, Config, TokensGeneratorStrategy};
 use ringkit_ring::State;
+use tracing::warn;
 
 use crate::address::{self, Wanted};
 use crate::error::Error;
@@ -80,6 +81,9 @@ impl Options {
             interfaces: &lifecycler.interface_names,
             interfaces_key: "ingester.lifecycler.interface_names",
         };
+        if lifecycler.tokens_generator_strategy != TokensGeneratorStrategy::Random {
+            warn!("`ingester.lifecycler.tokens_generator_strategy`: only `random` is built, using it");
+        }
         let path = &lifecycler.tokens_file_path;
         Ok(Self {
             name: "ingester",

@@ -13,7 +13,15 @@ pub(crate) struct Readiness {
     ready_since: Option<Duration>,
     /// The ring as last seen; the inner `None` = there is no such key.
     ring: Option<Option<Arc<Desc>>>,
-    store_problem: Option<String>,
+    watch_problem: Option<String>,
+    write_problem: Option<String>,
+}
+
+/// What of a store can fail by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Watch,
+    Write,
 }
 
 /// Whose readiness is asked for.
@@ -30,11 +38,18 @@ impl Readiness {
         self.ring = Some(ring);
     }
 
-    /// The store's present problem, or none. True if this is news.
-    pub(crate) fn set_store_problem(&mut self, problem: Option<String>) -> bool {
-        let is_news = self.store_problem.is_some() != problem.is_some();
-        self.store_problem = problem;
-        is_news
+    /// The present problem of a part of the store, or none. True if that is news: the store began or ceased to fail.
+    pub(crate) fn set_store_problem(&mut self, part: Part, problem: Option<String>) -> bool {
+        let failed = self.store_problem().is_some();
+        match part {
+            Part::Watch => self.watch_problem = problem,
+            Part::Write => self.write_problem = problem,
+        }
+        failed != self.store_problem().is_some()
+    }
+
+    fn store_problem(&self) -> Option<&String> {
+        self.write_problem.as_ref().or(self.watch_problem.as_ref())
     }
 
     /// `elapsed` is monotonic time since any fixed moment, `unix_secs` wall time.
@@ -62,7 +77,7 @@ impl Readiness {
     }
 
     fn check_now(&self, subject: &Subject<'_>, unix_secs: i64) -> Result<(), String> {
-        if let Some(problem) = &self.store_problem {
+        if let Some(problem) = self.store_problem() {
             return Err(format!("error talking to the KV store, trying again: {problem}"));
         }
         if subject.tokens.is_empty() {

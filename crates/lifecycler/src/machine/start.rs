@@ -1,4 +1,16 @@
 //! What an instance finds when it starts, and what it makes of it.
+//!
+//! As Cortex's `initRing`, except on purpose:
+//!
+//! | found | Cortex | here | because |
+//! |---|---|---|---|
+//! | JOINING | the entry stays JOINING until a heartbeat | PENDING is written at once | on gossip Cortex cannot start after such a crash |
+//! | LEAVING without tokens | stays LEAVING for ever | as PENDING | it owns nothing and can join |
+//! | ACTIVE, READONLY or LEAVING with too few tokens | kept | topped up | `num_tokens` was raised |
+//! | PENDING with too many tokens | fails to join | kept | `num_tokens` was lowered, and dropping tokens moves data |
+//! | no tokens, but the file has some | new ones are drawn, the file is emptied | the file's | there is the instance's data |
+//! | tokens of the file that others took | kept | replaced | a token has one owner |
+//! | a negative registration time | kept | 0 | it means unknown |
 
 use ringkit_config::AutoDuration;
 use ringkit_ring::{InstanceDesc, State};

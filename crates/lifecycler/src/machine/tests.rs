@@ -678,7 +678,7 @@ proptest! {
             let distinct: BTreeSet<u32> = tokens.iter().copied().collect();
             prop_assert_eq!(tokens.len(), distinct.len());
         }
-        for (_, entry) in ring.iter() {
+        for (_, entry) in &ring {
             prop_assert_eq!((entry.state, entry.tokens.len()), (State::Active, 4));
         }
     }

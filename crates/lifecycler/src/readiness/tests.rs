@@ -53,7 +53,7 @@ fn reasons_name_what_is_missing() {
     let unknown = Case { readiness: Readiness::default(), ..Case::new(&[]) };
     assert_eq!(unknown.reason(), "the KV store has not answered yet");
     let mut failing = Case::new(&[("me", ACTIVE, 0)]);
-    failing.readiness.set_store_problem(Some("refused".into()));
+    failing.readiness.set_store_problem(Part::Watch, Some("refused".into()));
     assert_eq!(failing.reason(), "error talking to the KV store, trying again: refused");
 }
 
@@ -77,9 +77,9 @@ fn it_must_have_been_ready_for_a_while_without_interruption() {
     let mut case = Case { min_ready_duration: Duration::from_secs(15), ..Case::new(&[("me", ACTIVE, 0)]) };
     assert_eq!(case.at(100).unwrap_err(), "waiting for 15s after being ready, 15s left");
     assert!(case.at(114).is_err());
-    case.readiness.set_store_problem(Some("refused".into()));
+    case.readiness.set_store_problem(Part::Watch, Some("refused".into()));
     assert!(case.at(115).is_err());
-    case.readiness.set_store_problem(None);
+    case.readiness.set_store_problem(Part::Watch, None);
     assert!(case.at(116).is_err());
     assert!(case.at(130).is_err());
     assert_eq!(case.at(131), Ok(()));
@@ -90,6 +90,17 @@ fn once_ready_it_stays_ready() {
     let mut case = Case::new(&[("me", ACTIVE, 0)]);
     assert_eq!(case.at(0), Ok(()));
     case.readiness.saw_ring(None);
-    case.readiness.set_store_problem(Some("refused".into()));
+    case.readiness.set_store_problem(Part::Watch, Some("refused".into()));
     assert_eq!(case.at(1), Ok(()));
+}
+
+#[test]
+fn a_store_works_again_only_when_all_of_it_does() {
+    let mut readiness = Readiness::default();
+    let problem = || Some("refused".to_owned());
+    assert!(readiness.set_store_problem(Part::Watch, problem()));
+    assert!(!readiness.set_store_problem(Part::Write, problem()));
+    assert!(!readiness.set_store_problem(Part::Watch, None));
+    assert!(readiness.set_store_problem(Part::Write, None));
+    assert!(!readiness.set_store_problem(Part::Write, None));
 }
