@@ -2,6 +2,14 @@
 //!
 //! A configuration is layered: defaults, YAML files, `RINGKIT_` environment variables, flags. Every value knows where it
 //! came from, and all problems of a configuration are reported at once.
+//!
+//! ```
+//! let loaded = ringkit_config::parse_yaml("ringkit.yaml", "ring: {store: inmemory}").unwrap();
+//! let ring = ringkit_config::RingName::Ingester;
+//! assert_eq!(loaded.config.kv(ring).store, ringkit_config::KvStore::Inmemory);
+//! let error = ringkit_config::parse_yaml("ringkit.yaml", "ring: {stor: inmemory}").unwrap_err();
+//! assert_eq!(error.to_string(), "ringkit.yaml:1:8: ring.stor: unknown key (did you mean `store`?)");
+//! ```
 
 use std::time::Duration;
 

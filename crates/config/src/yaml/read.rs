@@ -155,7 +155,18 @@ struct Open {
 
 enum Content {
     Seq(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, Mark)>, merged: Vec<Entry> },
+    Map(OpenMap),
+}
+
+#[derive(Default)]
+struct OpenMap {
+    entries: Vec<Entry>,
+    /// The line of each key that was seen.
+    lines: HashMap<String, usize>,
+    /// A key that waits for its value.
+    key: Option<(String, Mark)>,
+    /// What `<<` brought.
+    merged: Vec<Entry>,
 }
 
 type Step = Result<(), (Mark, String)>;
@@ -171,14 +182,14 @@ impl Builder {
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => {
                     let node = Node { mark, ..node.clone() };
+                    // What is in it counts again, each time it is used.
+                    self.count(node.size, mark)?;
                     self.put(node, 0)
                 }
                 None => Err((mark, "the alias stands inside what it refers to".into())),
             },
             Event::SequenceStart(anchor, _) => self.start(mark, anchor, Content::Seq(Vec::new())),
-            Event::MappingStart(anchor, _) => {
-                self.start(mark, anchor, Content::Map { entries: Vec::new(), key: None, merged: Vec::new() })
-            }
+            Event::MappingStart(anchor, _) => self.start(mark, anchor, Content::Map(OpenMap::default())),
             Event::SequenceEnd | Event::MappingEnd => self.end(mark),
             Event::Nothing
             | Event::StreamStart
@@ -200,24 +211,26 @@ impl Builder {
         let Some(open) = self.open.pop() else { return Err((mark, "an end without a start".into())) };
         let kind = match open.content {
             Content::Seq(items) => Kind::Seq(items),
-            Content::Map { mut entries, merged, .. } => {
-                for entry in merged {
-                    if !entries.iter().any(|own| own.key == entry.key) {
-                        entries.push(entry);
-                    }
-                }
+            Content::Map(OpenMap { mut entries, mut lines, merged, .. }) => {
+                // Own keys win, then the earlier of the merged ones.
+                let new = |entry: &Entry| lines.insert(entry.key.clone(), entry.mark.line).is_none();
+                entries.extend(merged.into_iter().filter(new));
                 Kind::Map(entries)
             }
         };
         self.put(Node::new(open.mark, kind), open.anchor)
     }
 
-    fn put(&mut self, node: Node, anchor: usize) -> Step {
-        // Containers were counted item by item; what an alias brings counts again.
-        self.nodes += if anchor == 0 { node.size } else { 1 };
+    fn count(&mut self, more: usize, mark: Mark) -> Step {
+        self.nodes = self.nodes.saturating_add(more);
         if self.nodes > MAX_NODES {
-            return Err((node.mark, format!("more than {MAX_NODES} values, aliases included")));
+            return Err((mark, format!("more than {MAX_NODES} values, aliases included")));
         }
+        Ok(())
+    }
+
+    fn put(&mut self, node: Node, anchor: usize) -> Step {
+        self.count(1, node.mark)?;
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -225,21 +238,23 @@ impl Builder {
         match open.last_mut().map(|open| &mut open.content) {
             None => document.root = Some(node),
             Some(Content::Seq(items)) => items.push(node),
-            Some(Content::Map { entries, key, merged }) => match key.take() {
+            Some(Content::Map(map)) => match map.key.take() {
                 None => match node.kind {
                     Kind::Scalar(Raw::Plain(text) | Raw::Quoted(text) | Raw::Text(text)) => {
-                        *key = Some((text, node.mark));
+                        map.key = Some((text, node.mark));
                     }
-                    Kind::Scalar(_) => *key = Some(("null".into(), node.mark)),
+                    Kind::Scalar(_) => map.key = Some(("null".into(), node.mark)),
                     Kind::Seq(_) | Kind::Map(_) => return Err((node.mark, "a key must be a word".into())),
                 },
-                Some((name, mark)) if name == "<<" => merge(node, mark, merged)?,
-                Some((name, mark)) => match entries.iter().find(|entry| entry.key == name) {
-                    Some(first) => document.errors.push((
-                        mark,
-                        format!("`{name}` is already set in this block, at line {}", first.mark.line),
-                    )),
-                    None => entries.push(Entry { key: name, mark, value: node }),
+                Some((name, mark)) if name == "<<" => merge(node, mark, &mut map.merged)?,
+                Some((name, mark)) => match map.lines.get(&name) {
+                    Some(first) => document
+                        .errors
+                        .push((mark, format!("`{name}` is already set in this block, at line {first}"))),
+                    None => {
+                        map.lines.insert(name.clone(), mark.line);
+                        map.entries.push(Entry { key: name, mark, value: node });
+                    }
                 },
             },
         }
@@ -247,7 +262,7 @@ impl Builder {
     }
 }
 
-/// `<<: *anchor` or `<<: [*a, *b]`: the earlier wins.
+/// `<<: *anchor` or `<<: [*a, *b]`.
 fn merge(node: Node, mark: Mark, merged: &mut Vec<Entry>) -> Step {
     let maps = match node.kind {
         Kind::Seq(items) => items,
@@ -257,11 +272,7 @@ fn merge(node: Node, mark: Mark, merged: &mut Vec<Entry>) -> Step {
         let Kind::Map(entries) = map.kind else {
             return Err((mark, "`<<` takes a block of keys or a list of them".into()));
         };
-        for entry in entries {
-            if !merged.iter().any(|own| own.key == entry.key) {
-                merged.push(entry);
-            }
-        }
+        merged.extend(entries);
     }
     Ok(())
 }

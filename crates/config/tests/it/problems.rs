@@ -165,6 +165,9 @@ fn size_depth_and_aliases_are_bounded() {
         block.push_str(&format!("{}a:\n", " ".repeat(depth)));
     }
     assert!(bad(&block)[0].contains("nested deeper than 64 levels"));
+    // Half the bound, nested, is still fine.
+    let long = format!("memberlist: {{join_members: [{}]}}", vec!["a"; 90_000].join(","));
+    assert_eq!(good(&long).config.memberlist.join_members.len(), 90_000);
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let previous = format!("*a{}", level - 1);
