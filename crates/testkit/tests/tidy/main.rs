@@ -90,7 +90,7 @@ fn the_table_of_arrows_has_no_circle_and_names_only_crates_that_exist() {
                 below.insert(name, heights.into_iter().max().unwrap_or(0) + 1);
             }
         }
-        assert!(below.len() > before, "a circle, or a name that is no crate, among {:?}", ARROWS);
+        assert!(below.len() > before, "a circle, or a name that is no crate, among {ARROWS:?}");
     }
     let missing: Vec<String> = ARROWS
         .iter()

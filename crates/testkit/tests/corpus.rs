@@ -1,0 +1,216 @@
+//! Replays the fuzzers' corpora, and seeded mutations of them, through the checks that the fuzz targets use.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test that cannot go on says where"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message as _;
+use ringkit_proto::cortexpb::{Exemplar, LabelPair, Sample, TimeSeries, WriteRequest};
+use ringkit_ring::{Desc, InstanceDesc, State};
+use ringkit_tsdb::{XorChunk, log};
+
+#[path = "../../../fuzz/src/checks.rs"]
+mod checks;
+
+/// Mutations of each seed.
+const MUTATIONS: usize = 400;
+
+#[test]
+fn series_hold_for_the_corpus() {
+    replay("series", checks::series);
+}
+
+#[test]
+fn write_requests_hold_for_the_corpus() {
+    replay("write_request", checks::write_request);
+}
+
+#[test]
+fn logs_hold_for_the_corpus() {
+    replay("log", checks::log);
+}
+
+#[test]
+fn chunks_hold_for_the_corpus() {
+    replay("chunk", checks::chunk);
+}
+
+#[test]
+fn rings_hold_for_the_corpus() {
+    replay("ring", checks::ring);
+}
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
+}
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let listed = fs::read_dir(corpus(target)).unwrap();
+    let seeds: BTreeMap<PathBuf, Vec<u8>> = listed
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    assert!(seeds.len() >= 3, "{target} has hardly any seeds");
+    let held = |what: String, bytes: &[u8]| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(bytes))) {
+            eprintln!("{what}: put these bytes into the corpus: {bytes:02x?}");
+            std::panic::resume_unwind(panic);
+        }
+    };
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for (path, seed) in &seeds {
+        held(path.display().to_string(), seed);
+        for cut in 0..seed.len() {
+            held(format!("{} cut at {cut}", path.display()), &seed[..cut]);
+        }
+        for number in 0..MUTATIONS {
+            let other = seeds.values().nth(random.below(seeds.len())).unwrap();
+            held(format!("{} mutation {number}", path.display()), &random.mutate(seed, other));
+        }
+    }
+}
+
+/// xorshift64*: the same mutations on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
+    }
+
+    /// A few changes of the kinds a fuzzer makes.
+    fn mutate(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            match self.below(6) {
+                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+                1 if !bytes.is_empty() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
+                2 => bytes.truncate(at),
+                3 if !bytes.is_empty() => drop(bytes.remove(at)),
+                4 => bytes.insert(at, self.next().to_le_bytes()[0]),
+                _ => {
+                    let from = self.below(other.len());
+                    let piece = other[from..].iter().take(self.below(24)).copied().collect::<Vec<_>>();
+                    bytes.splice(at..at, piece);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Where the seeds came from. Run it after adding one: `cargo test -p ringkit-testkit --test corpus -- --ignored`.
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn write_the_seeds() {
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        fs::create_dir_all(corpus(target)).unwrap();
+        fs::write(corpus(target).join(name), bytes).unwrap();
+    };
+    let label =
+        |name: &'static str, value: &'static str| LabelPair { name: name.into(), value: value.into() };
+    let sample = |timestamp_ms, value| Sample { timestamp_ms, value };
+    let plain = TimeSeries {
+        labels: vec![label("__name__", "up"), label("job", "a")],
+        samples: vec![
+            sample(1_700_000_000_000, 1.0),
+            sample(1_700_000_015_000, f64::from_bits(0x7ff0_0000_0000_0002)),
+        ],
+        ..TimeSeries::default()
+    };
+    let odd = TimeSeries {
+        labels: vec![label("z", ""), label("a", "1"), label("a", "2")],
+        samples: vec![sample(-1, f64::INFINITY), sample(0, -0.0)],
+        exemplars: vec![Exemplar { labels: vec![label("trace", "x")], value: 2.0, timestamp_ms: 5 }],
+        histograms: vec![Bytes::from_static(&[8, 1])],
+    };
+    put("series", "plain", &plain.encode_to_vec());
+    put("series", "odd", &odd.encode_to_vec());
+    put("series", "empty", &[]);
+    // Field 9 as a varint, then a label with its name twice, then a group.
+    put("series", "unknown_field", &[9 << 3, 5]);
+    put("series", "name_twice", &[1 << 3 | 2, 6, 10, 1, b'a', 10, 1, b'b']);
+    put("series", "group", &[9 << 3 | 3, 9 << 3 | 4]);
+
+    let request = |series: &[&TimeSeries]| {
+        let timeseries = series.iter().map(|series| series.encode_to_vec().into()).collect();
+        let request = WriteRequest { timeseries, ..WriteRequest::default() };
+        snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap()
+    };
+    put("write_request", "two_series", &request(&[&plain, &odd]));
+    put(
+        "write_request",
+        "bare",
+        &snap::raw::Decoder::new().decompress_vec(&request(&[&plain, &odd])).unwrap(),
+    );
+    put("write_request", "none", &request(&[]));
+    put("write_request", "claims_4_gib", &[0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
+    put("write_request", "claims_more_than_it_has", &[0x40, 0, b'x']);
+
+    let mut chunk = XorChunk::new();
+    put("chunk", "empty", chunk.bytes());
+    for (t, value) in
+        [(1000, 1.0), (2000, 1.0), (3001, 2.5), (2500, f64::NAN), (i64::MAX, f64::MIN), (i64::MIN, -0.0)]
+    {
+        chunk.append(t, value).unwrap();
+        put("chunk", &format!("{}_samples", chunk.num_samples()), chunk.bytes());
+    }
+    put("chunk", "claims_65535_samples", &[0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut long = XorChunk::new();
+    for i in 0..120_u32 {
+        long.append(i64::from(i) * 15_000 + i64::from(i % 7), f64::from(i * i) / 3.0).unwrap();
+    }
+    put("chunk", "120_samples", long.bytes());
+
+    let mut segment = Vec::new();
+    log::put_series(&mut segment, 1, "team-a", [(&b"__name__"[..], &b"up"[..]), (b"job", b"a")].into_iter())
+        .unwrap();
+    log::put_samples(&mut segment, [(1, 1000, 1.5), (1, 2000, f64::NAN)].into_iter()).unwrap();
+    log::put_chunk(&mut segment, 1, chunk.bytes()).unwrap();
+    log::put_tenant_removed(&mut segment, "team-a").unwrap();
+    put("log", "every_kind", &segment);
+    put("log", "torn", &segment[..segment.len() - 3]);
+    let mut flipped = segment.clone();
+    flipped[12] ^= 1;
+    put("log", "flipped_bit", &flipped);
+    // Contents without their frame, which the check puts around them.
+    for (name, end) in [("series_content", 40), ("whole_content", segment.len())] {
+        put("log", name, &segment[8..end.min(segment.len())]);
+    }
+
+    let instance = |addr: &str, state, tokens: Vec<u32>| InstanceDesc {
+        addr: addr.into(),
+        timestamp: 1_700_000_000,
+        state,
+        tokens: tokens.into(),
+        zone: "a".into(),
+        registered_timestamp: 1_600_000_000,
+        ..InstanceDesc::default()
+    };
+    let mut desc = Desc::new();
+    put("ring", "empty", &desc.encode());
+    desc.insert("i1", instance("10.0.0.1:9095", State::Active, vec![1, 1 << 31, u32::MAX]));
+    desc.insert("i2", instance("", State::Left, vec![]));
+    desc.insert("i3", instance("10.0.0.3:9095", State::Unknown(77), vec![5]));
+    let stored = desc.encode();
+    put("ring", "three", &stored);
+    put("ring", "three_bare", &snap::raw::Decoder::new().decompress_vec(&stored).unwrap());
+    put("ring", "unsorted_tokens", &[10, 12, 10, 1, b'i', 18, 7, 50, 2, 9, 3, 16, 1, 24]);
+}
