@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::operation::{CodeSet, Operation};
 use crate::snapshot::{Instance, Snapshot};
 use crate::strategy::Strategy;
-use crate::token::search_token;
 
 /// Instances that together hold a key or a whole ring, and how many of them an operation may lose.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,7 +116,7 @@ impl Snapshot {
     fn walk(&self, token: u32, op: Operation, passed_over: CodeSet) -> Places {
         let topology = &*self.topology;
         let count = topology.tokens.len();
-        let mut position = search_token(&topology.tokens, token);
+        let mut position = topology.search(token);
         let mut hosts = Hosts::default();
         let mut quota = Quota::new(self, passed_over);
         let mut size = self.replication_factor();

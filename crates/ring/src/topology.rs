@@ -14,6 +14,8 @@ use crate::snapshot::StateCounts;
 pub(crate) struct Topology {
     /// Ascending, duplicates kept.
     pub(crate) tokens: Box<[u32]>,
+    /// Where to begin the search for a token.
+    index: Index,
     /// Owner of the token at the same position.
     pub(crate) owners: Owners,
     /// Sorted names.
@@ -76,8 +78,10 @@ impl Topology {
         } else {
             Owners::Wide(claims.iter().map(|&claim| claim as u32).collect())
         };
+        let tokens: Box<[u32]> = claims.iter().map(|&claim| (claim >> 32) as u32).collect();
         Self {
-            tokens: claims.iter().map(|&claim| (claim >> 32) as u32).collect(),
+            index: Index::build(&tokens),
+            tokens,
             owners,
             zones: zones.into(),
             zone_of,
@@ -85,6 +89,15 @@ impl Topology {
             duplicates,
             ownership: OnceLock::new(),
         }
+    }
+
+    /// Where the walk from `key` begins; as [`crate::search_token`], in fewer steps.
+    #[inline]
+    pub(crate) fn search(&self, key: u32) -> usize {
+        let (from, to) = self.index.around(key);
+        // What lies before `from` is not greater than the key, what lies from `to` on is.
+        let after = from + self.tokens[from..to].partition_point(|&token| token <= key);
+        if after < self.tokens.len() { after } else { 0 }
     }
 
     /// Per zone and class of state, how many members the walk can meet.
@@ -98,5 +111,60 @@ impl Topology {
 
     pub(crate) fn ownership(&self) -> &Ownership {
         self.ownership.get_or_init(|| Ownership::count(self))
+    }
+}
+
+/// The circle in equal parts, and where in the list of tokens each part begins. Tokens lie about evenly, so a search looks
+/// at one line of memory here and one there; when they do not, it is a binary search of what lies in one part.
+#[derive(Debug)]
+struct Index {
+    starts: Box<[u32]>,
+    shift: u32,
+}
+
+impl Index {
+    /// How many tokens a part holds on average: as many as a line of memory.
+    const TOKENS_PER_PART: usize = 16;
+
+    fn build(tokens: &[u32]) -> Self {
+        let parts = (tokens.len() / Self::TOKENS_PER_PART).next_power_of_two().clamp(2, 1 << 24);
+        let shift = 32 - parts.ilog2();
+        let start = |part: usize| tokens.partition_point(|&token| ((token >> shift) as usize) < part) as u32;
+        Self { starts: (0..=parts).map(start).collect(), shift }
+    }
+
+    /// Between which positions the first token greater than `key` lies, the end included.
+    #[inline]
+    fn around(&self, key: u32) -> (usize, usize) {
+        let part = (key >> self.shift) as usize;
+        (self.starts[part] as usize, self.starts[part + 1] as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::desc::{Desc, InstanceDesc};
+    use crate::options::RingOptions;
+    use crate::snapshot::Snapshot;
+    use crate::token::search_token;
+
+    proptest! {
+        #[test]
+        fn the_indexed_search_finds_what_the_plain_one_finds(
+            spread in prop::collection::vec(any::<u32>(), 0..500),
+            crowd in prop::collection::vec(any::<u8>(), 0..300),
+            at: u32, keys in prop::collection::vec(any::<u32>(), 20),
+        ) {
+            let crowd = crowd.into_iter().map(|token| at.wrapping_add(token.into()));
+            let tokens = spread.iter().copied().chain(crowd).collect();
+            let desc: Desc = [("a", InstanceDesc { tokens, ..InstanceDesc::default() })].into_iter().collect();
+            let snapshot = Snapshot::first_sight(&desc, 0, &RingOptions::default());
+            let near = snapshot.tokens().iter().flat_map(|&token| [token.wrapping_sub(1), token, token.wrapping_add(1)]);
+            for key in near.chain(keys).chain([0, u32::MAX]) {
+                prop_assert_eq!(snapshot.topology.search(key), search_token(snapshot.tokens(), key));
+            }
+        }
     }
 }
