@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ringkit_runtime::Meter;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
 use crate::client::{Client, Decision};
@@ -194,6 +196,48 @@ fn take(rest: &mut Bytes) -> Result<Bytes, DecodeError> {
 }
 
 type Shared = Arc<dyn Store>;
+
+/// Lets every other task have a turn between any two calls, so that races happen for certain instead of by luck.
+struct Interleaved(Shared);
+
+#[async_trait]
+impl Store for Interleaved {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        let read = self.0.get(key).await;
+        yield_now().await;
+        read
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.0.list(prefix).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), Error> {
+        self.0.delete(key).await
+    }
+
+    async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
+        yield_now().await;
+        self.0.apply(key, change, when).await
+    }
+
+    async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
+        self.0.watch(key).await
+    }
+
+    fn synced(&self) -> watch::Receiver<bool> {
+        self.0.synced()
+    }
+}
+
+/// A client whose every write can be overtaken by another one.
+fn racing_client(store: &Shared) -> Client<Counters> {
+    Client::new(Arc::new(Interleaved(Arc::clone(store))), &Meter::disabled())
+}
 
 /// A key that no other rule and no earlier run uses.
 fn fresh_key() -> Key {
@@ -451,7 +495,7 @@ pub async fn a_watch_hears_only_of_its_own_key(store: Shared, traits: Traits) {
 pub async fn concurrent_changes_of_different_entries_all_land(store: Shared, traits: Traits) {
     const WRITERS: u64 = 16;
     let key = fresh_key();
-    let client = Client::<Counters>::new(Arc::clone(&store), &Meter::disabled());
+    let client = racing_client(&store);
     let mut watch = must(store.watch(&key)).await;
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -473,7 +517,7 @@ pub async fn concurrent_increments_are_all_counted(store: Shared, _: Traits) {
     const WRITERS: u64 = 4;
     const INCREMENTS: u64 = 10;
     let key = fresh_key();
-    let client = Client::<Counters>::new(Arc::clone(&store), &Meter::disabled());
+    let client = racing_client(&store);
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
         let (client, name) = (client.clone(), Arc::clone(&key.name));

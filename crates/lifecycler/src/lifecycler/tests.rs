@@ -44,6 +44,8 @@ struct TestStore {
     is_down: AtomicBool,
     hangs: AtomicBool,
     writes: Mutex<Vec<(Instant, Change)>>,
+    /// What watches deliver, if the test decides it.
+    seen: Mutex<Option<watch::Sender<Option<Stored>>>>,
 }
 
 impl TestStore {
@@ -99,6 +101,9 @@ impl Store for TestStore {
 
     async fn watch(&self, key: &Key) -> Result<Subscription, ringkit_kv::Error> {
         self.trouble().await?;
+        if let Some(seen) = &*self.seen.lock() {
+            return Ok(Subscription::new(seen.subscribe()));
+        }
         self.inner.watch(key).await
     }
 
@@ -357,6 +362,25 @@ async fn a_store_that_lost_everything_gets_the_entry_back_as_a_new_registration(
     assert_eq!(after.tokens, before.tokens);
     assert_eq!(after.registered_timestamp, START + 100);
     assert_eq!(instance.handle.registered_at(), START + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_lags_behind_the_own_writes_is_not_believed() {
+    let world = World::new();
+    let (seen, _) = watch::channel(None);
+    *world.store.seen.lock() = Some(seen.clone());
+    let instance = world.start(options("a"));
+    let mut history =
+        world.store.inner.watch(&Key::new("ring", <Desc as ringkit_kv::Value>::codec())).await.unwrap();
+    history.changed().await.unwrap();
+    let joining = history.changed().await.unwrap();
+    instance.published(State::Active).await;
+    let writes = world.store.num_writes();
+    let old = Stored { version: 1, ..joining.unwrap() };
+    seen.send_replace(Some(Stored { entries: Arc::default(), ..old }));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.store.num_writes(), writes, "it looked as if the entry had vanished");
+    assert_eq!(instance.handle.registered_at(), START);
 }
 
 #[tokio::test(start_paused = true)]
