@@ -40,11 +40,16 @@ fn run(args: &Parsed) -> Result<u8, Failure> {
         let _ = writeln!(text, "error: {problem}");
     }
     complain(&text);
+    let warnings = count(warnings.len(), "warning");
     if problems.is_empty() {
-        print(&format!("{file}: fine, {} warnings\n", warnings.len()));
+        print(&format!("{file}: fine, {warnings}\n"));
         Ok(OK)
     } else {
-        print(&format!("{file}: {} problems, {} warnings\n", problems.len(), warnings.len()));
+        print(&format!("{file}: {}, {warnings}\n", count(problems.len(), "problem")));
         Ok(NOT_OK)
     }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -9,7 +9,7 @@ mod verify;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use args::{Command, Outcome, Parsed};
+use args::{Command, Outcome};
 
 /// A failed command: what to tell the user, on one or more lines.
 type Failure = Box<dyn std::error::Error>;
