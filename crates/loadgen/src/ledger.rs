@@ -4,7 +4,7 @@
 //! acknowledged may or may not be in the store; what was never sent must not be.
 //!
 //! Batches of one range of series follow each other at whole intervals, so in memory they are a few [`Runs`] per range,
-//! however long the load goes on. On disk they are records of 21 bytes, see [`file`].
+//! however long the load goes on. On disk they are records of 21 bytes, see [`file`](mod@file).
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,6 +4,8 @@
 //! that was acknowledged but is *missing*; one with the *wrong* value; one that is there although it was never sent
 //! (*extra*); one that is there twice or out of order (*duplicate*). A sample that was sent but never acknowledged may be
 //! there or not.
+//!
+//! Only windows in which something was sent are read: what else a store may hold at other times is another load's business.
 
 use std::fmt;
 use std::time::Duration;
