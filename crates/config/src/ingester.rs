@@ -32,7 +32,7 @@ section! {
         /// Pushes in flight.
         pub max_inflight_push_requests: u64 = 0, "max-inflight-push-requests";
         /// Queries in flight.
-        pub max_inflight_query_requests: u64 = 0, "max-inflight-query-requests", unused;
+        pub max_inflight_query_requests: u64 = 0, "max-inflight-query-requests";
     }
 }
 

@@ -106,7 +106,7 @@ section! {
         /// Log the headers of requests.
         pub log_request_headers: bool = false, "log-request-headers", unused;
         /// Log requests at level info instead of debug.
-        pub log_request_at_info_level_enabled: bool = false, "log-request-at-info-level-enabled", unused;
+        pub log_request_at_info_level_enabled: bool = false, "log-request-at-info-level-enabled";
         /// Headers not to log, separated by commas.
         pub log_request_exclude_headers_list: String, "log-request-headers-exclude-list", unused;
         /// Path below which everything is served, such as /v1.
