@@ -47,10 +47,8 @@ impl Gate {
     pub async fn close(&self) {
         self.0.state.fetch_or(CLOSED, Ordering::AcqRel);
         loop {
+            // Made before the count is read: it hears of everything from here on, polled or not.
             let empty = self.0.empty.notified();
-            tokio::pin!(empty);
-            // Registered before the count is read, so that the last one's notice cannot be missed.
-            empty.as_mut().enable();
             if self.passes() == 0 {
                 return;
             }

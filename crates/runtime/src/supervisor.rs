@@ -190,10 +190,8 @@ impl Shared {
 
     async fn idle(&self) {
         loop {
+            // Made before the tasks are counted: it hears of everything from here on, polled or not.
             let idle = self.idle.notified();
-            tokio::pin!(idle);
-            // Registered before the tasks are counted, so that the last one's notice cannot be missed.
-            idle.as_mut().enable();
             if self.tasks.lock().running.is_empty() {
                 return;
             }

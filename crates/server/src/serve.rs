@@ -65,7 +65,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     drain: Duration,
 ) -> usize {
-    // Streams are tasks of their own: they end with this future, however it ends.
+    // Streams are tasks of their own. hyper lets them go when it notices that their connection is gone; this ends them with
+    // this future, whatever they are waiting for.
     let kill = CancellationToken::new();
     let _kill_streams = kill.clone().drop_guard();
     let mut connections = JoinSet::new();
