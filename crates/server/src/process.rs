@@ -51,7 +51,7 @@ pub struct Process {
     pub http_addr: SocketAddr,
     /// Where gRPC is served: the bound address, with its real port.
     pub grpc_addr: SocketAddr,
-    admin: Admin,
+    pub(crate) admin: Admin,
     pub(crate) routers: Vec<axum::Router>,
     pub(crate) grpc: RoutesBuilder,
     pub(crate) links: Vec<Link>,

@@ -4,6 +4,7 @@ use ringkit_config::RingName;
 use ringkit_ring::{Desc, Ring, RingOptions, Strategy};
 use ringkit_runtime::{Cause, Service};
 
+use crate::pages::ring::routes_with_forget;
 use crate::process::{Process, Role};
 
 /// The ingester ring as this process sees it, provided by module `ring`.
@@ -33,8 +34,8 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let client = process.stores.client::<Desc>(&kv, "ingester-ring", &process.meter, &process.clock)?;
     let (ring, service) = Ring::new(options, client.clone(), process.clock.clone(), &process.meter);
     process.provide(IngesterRing(ring.clone()));
-    process.ring_page_with_forget("/ingester/ring", TITLE, ring.clone(), client);
-    // The path of older versions: to look at, and not linked.
-    process.http(crate::pages::ring::routes("/ring", TITLE, ring));
+    process.ring_page_with_forget("/ingester/ring", TITLE, ring.clone(), client.clone());
+    // The path of older versions; not linked.
+    process.http(routes_with_forget("/ring", TITLE, ring, client, process.admin.clone()));
     Ok(Some(Box::new(service)))
 }
