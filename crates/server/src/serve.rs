@@ -1,12 +1,14 @@
 //! From a bound port to served connections: limits, timeouts, graceful and sudden ends.
 
 mod listener;
-mod stall;
+mod stream;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,10 +18,11 @@ use ringkit_runtime::{Backoff, CancellationToken};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 pub(crate) use self::listener::{Closer, Listener, Port};
-use self::stall::Unstalled;
+use self::stream::{Patient, Unread};
 
 /// How a port is served.
 pub(crate) struct Manner {
@@ -121,7 +124,10 @@ async fn serve_http(
     service: axum::Router,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
-    let io = TokioIo::new(Unstalled::new(stream, manner.http_write_timeout));
+    let unread = Unread::default();
+    let io = TokioIo::new(Patient::new(stream, manner.http_write_timeout, unread.clone()));
+    let service =
+        service.map_request(move |request: Request<Incoming>| request.map(|body| unread.follow(body)));
     let mut connection = pin!(manner.http.serve_connection(io, TowerToHyperService::new(service)));
     tokio::select! {
         ended = connection.as_mut() => return ended,

@@ -194,6 +194,25 @@ async fn a_body_that_does_not_come_times_out() {
 }
 
 #[tokio::test]
+async fn an_answer_given_before_the_body_was_read_reaches_its_sender() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let running = start_ready("").await;
+    for _ in 0..20 {
+        let mut stream = tokio::net::TcpStream::connect(running.http_addr).await.unwrap();
+        let head = "POST /toy/refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Not all of it: a sender that goes on for ever is cut.
+        for _ in 0..64 {
+            stream.write_all(&[0; 65536]).await.expect("the server goes on reading for a while");
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("no reset");
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("too much"), "{answer}");
+    }
+    let _ = running.stop().await;
+}
+
+#[tokio::test]
 async fn a_service_stopped_on_its_own_leaves_the_process_up_and_unready() {
     let running = start_ready("").await;
     let toy = running.service(TOY.name).unwrap();

@@ -105,6 +105,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
                     async move || strings.0.go.notify_waiters()
                 }),
             )
+            .route("/toy/refuse", post(async || (http::StatusCode::PAYLOAD_TOO_LARGE, "too much")))
             .route("/toy/echo", post(async |body: String| body))
             .route(
                 "/toy/linger",
