@@ -173,8 +173,8 @@ impl Running {
         report
     }
 
-    /// Ends everything as SIGKILL would: ports closed at once, tasks dropped at their next await, nothing flushed, and
-    /// nothing said to the ring.
+    /// Ends everything as SIGKILL would: once this returns, the ports are free and no connection gets another byte; tasks are
+    /// dropped at their next await, nothing is flushed, and nothing said to the ring.
     pub fn abort(self) {
         drop(self);
     }
@@ -183,7 +183,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(life) = self.life.take() {
-            self.closers.iter().for_each(|closer| closer.close());
+            self.closers.iter().for_each(|closer| closer.kill());
             self.group.abort();
             life.abort();
         }

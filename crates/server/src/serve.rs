@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 pub(crate) use self::listener::{Closer, Listener, Port};
-use self::stream::{Patient, Unread};
+use self::stream::{Dead, Patient, Unread};
 
 /// How a port is served.
 pub(crate) struct Manner {
@@ -96,10 +96,11 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         let (manner, service, stop, kill) =
             (Arc::clone(&manner), service.clone(), stop.clone(), kill.clone());
+        let dead = listener.dead();
         let connection = async move {
             let served = match port {
-                Port::Http => serve_http(&manner, stream, service, stop).await,
-                Port::Grpc => serve_grpc(&manner, stream, service, stop, kill).await,
+                Port::Http => serve_http(&manner, stream, service, stop, dead).await,
+                Port::Grpc => serve_grpc(&manner, stream, service, stop, dead, kill).await,
             };
             if let Err(error) = served {
                 tracing::debug!(%peer, %error, "connection ended");
@@ -123,9 +124,10 @@ async fn serve_http(
     stream: TcpStream,
     service: axum::Router,
     stop: CancellationToken,
+    dead: Dead,
 ) -> hyper::Result<()> {
     let unread = Unread::default();
-    let io = TokioIo::new(Patient::new(stream, manner.http_write_timeout, unread.clone()));
+    let io = TokioIo::new(Patient::new(stream, manner.http_write_timeout, unread.clone(), dead));
     let service =
         service.map_request(move |request: Request<Incoming>| request.map(|body| unread.follow(body)));
     let mut connection = pin!(manner.http.serve_connection(io, TowerToHyperService::new(service)));
@@ -141,6 +143,7 @@ async fn serve_grpc(
     stream: TcpStream,
     service: axum::Router,
     stop: CancellationToken,
+    dead: Dead,
     kill: CancellationToken,
 ) -> hyper::Result<()> {
     let config = &manner.grpc;
@@ -150,8 +153,9 @@ async fn serve_grpc(
     let idle = idle_for(open.as_ref().map(watch::Sender::subscribe), longest_idle);
     let streams = Streams { kill, open };
     let builder = manner.grpc(streams);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    // Keepalive finds peers that do not read; and HTTP/2 answers early by itself.
+    let io = TokioIo::new(Patient::new(stream, Duration::ZERO, Unread::default(), dead));
+    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = stop.cancelled() => {

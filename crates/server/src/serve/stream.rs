@@ -24,11 +24,27 @@ pub(crate) struct Patient<S> {
     stalled: Option<Pin<Box<Sleep>>>,
     unread: Unread,
     lingering: Option<Pin<Box<Sleep>>>,
+    dead: Dead,
+}
+
+/// Whether the process was ended from outside: nothing must be read or written any more, even by tasks that have not been
+/// dropped yet. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dead(Arc<AtomicBool>);
+
+impl Dead {
+    pub(crate) fn die(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, write_timeout: Duration, unread: Unread) -> Self {
-        Self { stream, write_timeout, stalled: None, unread, lingering: None }
+    pub(crate) fn new(stream: S, write_timeout: Duration, unread: Unread, dead: Dead) -> Self {
+        Self { stream, write_timeout, stalled: None, unread, lingering: None, dead }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -51,12 +67,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.dead.check()?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.dead.check()?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
     }
@@ -66,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.dead.check()?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(cx, written)
     }
@@ -75,10 +94,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.dead.check()?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.dead.check()?;
         if self.lingering.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             if !self.unread.get() {
@@ -171,7 +192,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_nobody_takes_fails_after_the_timeout() {
         let (_peer, ours) = tokio::io::duplex(10);
-        let mut ours = Patient::new(ours, TIMEOUT, Unread::default());
+        let mut ours = Patient::new(ours, TIMEOUT, Unread::default(), Dead::default());
         let begun = Instant::now();
         let error = ours.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -181,7 +202,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_is_no_stall() {
         let (mut peer, ours) = tokio::io::duplex(10);
-        let mut ours = Patient::new(ours, TIMEOUT, Unread::default());
+        let mut ours = Patient::new(ours, TIMEOUT, Unread::default(), Dead::default());
         let reading = async {
             let mut taken = [0; 10];
             for _ in 0..10 {
@@ -196,7 +217,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn zero_means_no_timeout() {
         let (_peer, ours) = tokio::io::duplex(10);
-        let mut ours = Patient::new(ours, Duration::ZERO, Unread::default());
+        let mut ours = Patient::new(ours, Duration::ZERO, Unread::default(), Dead::default());
         assert!(tokio::time::timeout(TIMEOUT * 1000, ours.write_all(&[0; 100])).await.is_err());
     }
 
@@ -204,7 +225,7 @@ mod tests {
     async fn a_shutdown_waits_for_a_peer_that_is_still_sending_but_not_for_ever() {
         let (mut peer, ours) = tokio::io::duplex(10);
         let unread = Unread::default();
-        let mut ours = Patient::new(ours, TIMEOUT, unread.clone());
+        let mut ours = Patient::new(ours, TIMEOUT, unread.clone(), Dead::default());
         let begun = Instant::now();
         let _body = unread.follow(String::from("more to come"));
         let sending = async {
@@ -225,7 +246,7 @@ mod tests {
     async fn a_shutdown_after_whole_requests_waits_for_nobody() {
         let (_peer, ours) = tokio::io::duplex(10);
         let unread = Unread::default();
-        let mut ours = Patient::new(ours, TIMEOUT, unread.clone());
+        let mut ours = Patient::new(ours, TIMEOUT, unread.clone(), Dead::default());
         let mut body = Box::pin(unread.follow(String::from("all of it")));
         while std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await.is_some() {}
         let begun = Instant::now();

@@ -150,6 +150,23 @@ async fn abort_frees_the_ports_at_once_and_cuts_connections() {
     let _ = running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_an_answer_after_an_abort() {
+    for round in 0..50 {
+        let running = start_ready("").await;
+        let clients: Vec<_> = (0..4).map(|_| reqwest::Client::new()).collect();
+        let ask = |client: &reqwest::Client| client.get(url(&running, "/toy/1")).send();
+        for client in &clients {
+            assert!(ask(client).await.is_ok());
+        }
+        let asked: Vec<_> = clients.iter().map(ask).collect();
+        running.abort();
+        for answer in asked {
+            assert!(answer.await.is_err(), "an answer in round {round}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_apps_in_one_process_share_nothing() {
     let (one, two) = (start_ready("").await, start_ready("").await);
