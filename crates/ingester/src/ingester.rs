@@ -1,6 +1,6 @@
 //! What RPCs, pages and the service share.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ringkit_config::Config;
@@ -24,7 +24,8 @@ pub(crate) struct Ingester {
     pub(crate) id: Arc<str>,
     /// Closed when no more samples are taken.
     pub(crate) gate: Gate,
-    pub(crate) inflight_pushes: AtomicU64,
+    pub(crate) inflight_pushes: Arc<AtomicU64>,
+    pub(crate) inflight_queries: Arc<AtomicU64>,
     /// Samples stored per second, over all tenants.
     pub(crate) rate: Rate,
     /// Somebody wants this ingester to leave the ring and end.
@@ -45,6 +46,27 @@ pub(crate) struct Open {
     pub(crate) log: Log,
 }
 
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Inflight {
+    count: Arc<AtomicU64>,
+    /// How many there are with this one.
+    pub(crate) number: u64,
+}
+
+impl Inflight {
+    pub(crate) fn enter(count: &Arc<AtomicU64>) -> Self {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { count: Arc::clone(count), number }
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Ingester {
     pub(crate) fn new(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Self {
         let id = config.ingester.lifecycler.id.as_str().into();
@@ -54,7 +76,8 @@ impl Ingester {
             metrics,
             id,
             gate: Gate::new(),
-            inflight_pushes: AtomicU64::new(0),
+            inflight_pushes: Arc::default(),
+            inflight_queries: Arc::default(),
             rate: Rate::default(),
             shutdown: CancellationToken::new(),
             ended: watch::Sender::new(false),
@@ -72,6 +95,20 @@ impl Ingester {
     /// 503 while the log is replayed.
     pub(crate) fn open(&self) -> Result<&Open, Status> {
         self.open.get().ok_or_else(|| http_status(503, "ingester is starting: replaying the write-ahead log"))
+    }
+
+    /// Counts a query until it ends.
+    ///
+    /// # Errors
+    ///
+    /// 503 if there are as many as there may be.
+    pub(crate) fn begin_query(&self) -> Result<Inflight, Status> {
+        let limit = self.config.ingester.instance_limits.max_inflight_query_requests;
+        let inflight = Inflight::enter(&self.inflight_queries);
+        if limit > 0 && inflight.number > limit {
+            return Err(http_status(503, "cannot query: too many inflight query requests in ingester"));
+        }
+        Ok(inflight)
     }
 
     pub(crate) fn opened(&self) -> Option<&Open> {

@@ -1,18 +1,19 @@
 //! `Push`: from the bytes of a request to an answer that means "it is in the log".
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ringkit_grpc::http_status;
+use ringkit_lifecycler::Handle;
 use ringkit_proto::SeriesView;
 use ringkit_proto::cortexpb::{WriteRequest, WriteResponse};
 use ringkit_ring::State;
 use tonic::Status;
 
 use crate::head::{Limits, Outcome, PushError, Reject, Tenant, display};
-use crate::ingester::{Ingester, Open};
+use crate::ingester::{Inflight, Ingester, Open};
 
 /// A tenant that is removed while one pushes is made anew. More than this often in a row cannot be.
 const MAX_REVIVALS: usize = 3;
@@ -79,7 +80,7 @@ impl Ingester {
 
     /// In which states of the ring entry samples are taken: whoever may still write to us gets an answer.
     fn accepts_pushes(&self) -> Result<(), Status> {
-        let state = self.handle().map(|handle| handle.state());
+        let state = self.handle().map(Handle::state);
         match state {
             Some(State::Leaving) if self.shutdown.is_cancelled() => {
                 // The data of who leaves for good go with it.
@@ -93,7 +94,7 @@ impl Ingester {
         }
     }
 
-    fn begin_push(&self) -> Result<Inflight<'_>, Status> {
+    fn begin_push(&self) -> Result<Inflight, Status> {
         let limits = &self.config.ingester.instance_limits;
         let inflight = Inflight::enter(&self.inflight_pushes);
         if limits.max_inflight_push_requests > 0 && inflight.number > limits.max_inflight_push_requests {
@@ -175,7 +176,7 @@ impl Ingester {
         let share = |global: usize| match global {
             0 => 0,
             _ => {
-                let ingesters = self.handle().map_or(0, |handle| handle.healthy_instances());
+                let ingesters = self.handle().map_or(0, Handle::healthy_instances);
                 share_of(global, ingesters, self.config.ingester.lifecycler.ring.replication_factor)
             }
         };
@@ -197,25 +198,6 @@ impl Ingester {
 fn share_of(global: usize, ingesters: usize, replication_factor: usize) -> usize {
     let replicas = global.saturating_mul(replication_factor);
     replicas.checked_div(ingesters).map_or(0, |share| share.max(1))
-}
-
-/// A request under way.
-#[derive(Debug)]
-pub(crate) struct Inflight<'c> {
-    count: &'c AtomicU64,
-    number: u64,
-}
-
-impl<'c> Inflight<'c> {
-    fn enter(count: &'c AtomicU64) -> Self {
-        Self { count, number: count.fetch_add(1, Ordering::Relaxed) + 1 }
-    }
-}
-
-impl Drop for Inflight<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Milliseconds since 1970 as Go prints a UTC time: `2009-02-13T23:31:30.123Z`.

@@ -120,11 +120,12 @@ impl Rpc for Service {
         let Asked { tenant, request } = self.asked(request)?;
         let cursor = Cursor::new(tenant, &request, Arc::clone(&self.0.id), self.0.metrics.clone());
         let cursor = cursor.map_err(bad_request)?;
-        let messages = futures::stream::unfold(cursor, |mut cursor| async move {
+        let inflight = self.0.begin_query()?;
+        let messages = futures::stream::unfold((cursor, inflight), |(mut cursor, inflight)| async move {
             // Copying a message keeps a thread busy for a while: let others have a turn in between.
             tokio::task::consume_budget().await;
             let message = cursor.next_message()?;
-            Some((Ok(message), cursor))
+            Some((Ok(message), (cursor, inflight)))
         });
         Ok(Response::new(Box::pin(messages)))
     }

@@ -153,21 +153,19 @@ fn parse<'a>(series: impl ExactSizeIterator<Item = &'a [u8]>, outcome: &mut Outc
         if view.num_samples() == 0 {
             continue;
         }
-        match view.label_bytes() {
-            Some(bytes) => {
-                items.push(Item { index, hash: labels::hash(bytes), view, canonical: None, done: false })
-            }
+        let canonical = match view.label_bytes() {
+            Some(_) => None,
             None => match Canonical::of(view.labels()) {
-                Ok(form) => items.push(Item {
-                    index,
-                    hash: form.hash,
-                    view,
-                    canonical: Some(Box::new(form)),
-                    done: false,
-                }),
-                Err(error) => outcome.reject(index, view.num_samples(), Reject::Labels(error)),
+                Ok(form) => Some(Box::new(form)),
+                Err(error) => {
+                    outcome.reject(index, view.num_samples(), Reject::Labels(error));
+                    continue;
+                }
             },
-        }
+        };
+        let mut item = Item { index, hash: 0, view, canonical, done: false };
+        item.hash = labels::hash(item.label_bytes());
+        items.push(item);
     }
     items
 }

@@ -271,3 +271,62 @@ fn encoded_series_are_what_prost_writes() {
     assert_eq!(series.samples[0].timestamp_ms, 5);
     assert_eq!(series.labels[1].value, "x");
 }
+
+/// Not a test: `cargo test --release -p ringkit-ingester -- --ignored --nocapture throughput` prints what one core does.
+#[test]
+#[ignore = "a measurement: wants a release build and a quiet machine"]
+fn throughput_of_pushes_without_network() {
+    const SERIES: usize = 100_000;
+    const REQUEST: usize = 1000;
+    const ROUNDS: i64 = 20;
+    let (head, log) = (head(), Discard);
+    let tenant = head.open_tenant("a", 0).unwrap();
+    let labels: Vec<Vec<(String, String)>> = (0..SERIES)
+        .map(|n| {
+            let own = [
+                ("__name__", format!("metric_{}", n % 100)),
+                ("instance", format!("10.0.{}.{}:9100", n / 250, n % 250)),
+            ];
+            let common = ["cluster", "environment", "job", "namespace", "region", "team"]
+                .map(|name| (name, format!("{name}-1")));
+            own.into_iter().chain(common).map(|(name, value)| (name.to_owned(), value)).collect()
+        })
+        .collect();
+    let mut spent = std::time::Duration::ZERO;
+    for round in 0..ROUNDS {
+        let requests: Vec<Vec<Vec<u8>>> = labels
+            .chunks(REQUEST)
+            .map(|part| {
+                let encode = |labels: &Vec<(String, String)>| {
+                    let mut pairs: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+                    pairs.sort_unstable();
+                    encode_series(&pairs, &[(round * 15_000, (round * 7 % 5) as f64)])
+                };
+                part.iter().map(encode).collect()
+            })
+            .collect();
+        let started = std::time::Instant::now();
+        for request in &requests {
+            let outcome =
+                tenant.push(request.iter().map(|bytes| &bytes[..]), NO_BOUND, &Limits::NONE, &log).unwrap();
+            assert_eq!(outcome.stored, REQUEST as u64);
+        }
+        if round > 0 {
+            spent += started.elapsed();
+        }
+    }
+    let samples = (ROUNDS - 1) as f64 * SERIES as f64;
+    println!("{:.2} M samples/s", samples / spent.as_secs_f64() / 1e6);
+}
+
+struct Discard;
+
+impl Journal for Discard {
+    fn append(&self, frames: &[u8]) -> Result<u64, wal::Failed> {
+        Ok(frames.len() as u64)
+    }
+
+    fn position(&self) -> u64 {
+        0
+    }
+}

@@ -122,7 +122,7 @@ impl Replay<'_> {
             self.files.list(self.dir).map_err(|cause| Error::Read { path: self.dir.to_owned(), cause })?;
         if names.iter().any(|name| name == TEMPORARY) {
             // A snapshot that was not finished; the log it was to replace is all there.
-            self.io(TEMPORARY, |files, path| files.remove(path))?;
+            self.io(TEMPORARY, Files::remove)?;
         }
         let positions = |kind: Kind| {
             let mut found: Vec<u64> = names.iter().filter_map(|name| kind.position(name)).collect();
@@ -181,7 +181,7 @@ impl Replay<'_> {
 
     fn read_snapshot(&mut self, position: u64) -> Result<(), Error> {
         let name = Kind::Snapshot.file_name(position);
-        let bytes = self.io(&name, |files, path| files.read(path))?;
+        let bytes = self.io(&name, Files::read)?;
         if let Err(fault) = self.read_snapshot_records(&bytes, position)? {
             self.damaged(&name, fault)?;
         }
@@ -211,7 +211,7 @@ impl Replay<'_> {
     /// Reads one segment and returns the position where it ends.
     fn read_segment(&mut self, base: u64, last: bool) -> Result<u64, Error> {
         let name = Kind::Segment.file_name(base);
-        let bytes = self.io(&name, |files, path| files.read(path))?;
+        let bytes = self.io(&name, Files::read)?;
         let header = Kind::Segment.header(base);
         let Some(body) = bytes.strip_prefix(&header) else {
             // The header is synced before the first batch is written, so only a crash right then cuts it.

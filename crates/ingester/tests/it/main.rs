@@ -1,4 +1,5 @@
 //! A whole ingester: process, ring entry, gRPC, HTTP, directory.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
