@@ -27,12 +27,14 @@ async fn bodies_that_are_no_write_request_are_refused_and_counted() {
     let body = snappy(&write_request(&[(GOOD, now_ms(), 1.0)]));
 
     let truncated = body[..body.len() / 2].to_vec();
-    // A valid varint that claims 4 GiB, before four bytes of content.
-    let lying = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &body[1..5]].concat();
+    // Varints that claim 1 MB and 4 GB, before four bytes of content.
+    let lying = [&[0xc0, 0x84, 0x3d][..], &body[1..5]].concat();
+    let lying_hugely = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &body[1..5]].concat();
     let not_protobuf = snappy(b"\x0a\xff\xff\xff\xff\x0fno protobuf");
-    let cases: [(&str, Vec<u8>, &[(&'static str, &str)], u16, &str); 6] = [
+    let cases: [(&str, Vec<u8>, &[(&'static str, &str)], u16, &str); 7] = [
         ("truncated snappy", truncated, &[], 400, "snappy"),
         ("a length that lies", lying, &[], 400, "snappy"),
+        ("a length that lies beyond the limit", lying_hugely, &[], 413, "larger than max"),
         ("no protobuf inside", not_protobuf, &[], 400, "protobuf"),
         ("wrong content type", body.clone(), &[("content-type", "text/html")], 415, "application/x-protobuf"),
         (
