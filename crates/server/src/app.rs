@@ -9,6 +9,7 @@ use ringkit_runtime::{Clock, Meter, Module, Modules, Supervisor};
 use tracing::Instrument as _;
 
 use crate::admin::Admin;
+use crate::dead::Dead;
 use crate::error::Error;
 use crate::process::{Process, Role};
 use crate::ready::Ready;
@@ -141,7 +142,8 @@ impl AppBuilder {
             (http_addr, grpc_addr),
             admin,
         );
-        let (shell, routes) = Shell::new(http, grpc, &config.server);
+        let dead = Dead::default();
+        let (shell, routes) = Shell::new(http, grpc, &config.server, dead.clone());
         let targets = self.targets.unwrap_or_else(|| config.target.clone());
         let group = modules(&self.roles, shell)?.init(&targets, &mut process)?;
 
@@ -153,7 +155,8 @@ impl AppBuilder {
         routes.complete(http_routes, grpc_routes);
         let deadlines = Deadlines { default: default_deadline(&config), by_name: stop_deadlines };
         let metrics = Metrics { recorded: rendered, meter, _own: own_metrics };
-        let parts = Parts { http_addr, grpc_addr, group, ready, closers, supervisor, provided, metrics };
+        let parts =
+            Parts { http_addr, grpc_addr, group, ready, closers, dead, supervisor, provided, metrics };
         Ok(Running::begin(parts, deadlines, span))
     }
 }

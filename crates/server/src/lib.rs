@@ -4,6 +4,7 @@
 mod admin;
 mod app;
 mod args;
+mod dead;
 mod error;
 mod grpc;
 mod http;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{Instrument as _, Span};
 
+use crate::dead::Dead;
 use crate::pages;
 use crate::process::Provided;
 use crate::ready::Ready;
@@ -31,6 +32,7 @@ pub struct Running {
     group: Group,
     ready: Ready,
     closers: [Arc<Closer>; 2],
+    dead: Dead,
     provided: Provided,
     metrics: Metrics,
     stop: CancellationToken,
@@ -45,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) group: Group,
     pub(crate) ready: Ready,
     pub(crate) closers: [Arc<Closer>; 2],
+    pub(crate) dead: Dead,
     pub(crate) supervisor: Supervisor,
     pub(crate) provided: Provided,
     pub(crate) metrics: Metrics,
@@ -104,11 +107,18 @@ impl fmt::Display for ExitReason {
 impl Running {
     /// Begins to start the services; from here on the process lives on its own.
     pub(crate) fn begin(parts: Parts, deadlines: Deadlines, span: &Span) -> Self {
-        let Parts { http_addr, grpc_addr, group, ready, closers, supervisor, provided, metrics } = parts;
+        let Parts { http_addr, grpc_addr, group, ready, closers, dead, supervisor, provided, metrics } =
+            parts;
         let (stop, reason) = (CancellationToken::new(), watch::Sender::new(None));
-        let life = Life { group: group.clone(), supervisor, stop: stop.clone(), reason: reason.clone() };
+        let life = Life {
+            group: group.clone(),
+            supervisor,
+            stop: stop.clone(),
+            dead: dead.clone(),
+            reason: reason.clone(),
+        };
         let life = Some(tokio::spawn(life.live(deadlines).instrument(span.clone())));
-        Self { http_addr, grpc_addr, group, ready, closers, provided, metrics, stop, reason, life }
+        Self { http_addr, grpc_addr, group, ready, closers, dead, provided, metrics, stop, reason, life }
     }
 
     /// Waits until `/ready` would answer 200.
@@ -183,9 +193,11 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(life) = self.life.take() {
-            self.closers.iter().for_each(|closer| closer.kill());
-            self.group.abort();
+            // In this order: services that are dropped look like services that failed, and nobody must react to that.
+            self.dead.set();
             life.abort();
+            self.closers.iter().for_each(|closer| closer.close());
+            self.group.abort();
         }
     }
 }
@@ -195,12 +207,16 @@ struct Life {
     group: Group,
     supervisor: Supervisor,
     stop: CancellationToken,
+    dead: Dead,
     reason: watch::Sender<Option<ExitReason>>,
 }
 
 impl Life {
     async fn live(self, deadlines: Deadlines) -> ShutdownReport {
         let reason = self.until_over().await;
+        if self.dead.is_set() {
+            return ShutdownReport::default();
+        }
         if reason.is_success() {
             tracing::info!(%reason, "stopping");
         } else {

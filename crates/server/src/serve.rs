@@ -22,13 +22,15 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 pub(crate) use self::listener::{Closer, Listener, Port};
-use self::stream::{Dead, Patient, Unread};
+use self::stream::{Patient, Unread};
+use crate::dead::Dead;
 
 /// How a port is served.
 pub(crate) struct Manner {
     http: http1::Builder,
     http_write_timeout: Duration,
     grpc: ServerConfig,
+    dead: Dead,
 }
 
 impl Manner {
@@ -36,12 +38,12 @@ impl Manner {
     ///
     /// HTTP: the next request's head must be complete within the longer of the idle and the read timeout; a peer that
     /// takes no bytes for the write timeout is cut off. 0 = no timeout. (How fast a body must come is the router's part.)
-    pub(crate) fn new(config: &ServerConfig) -> Self {
+    pub(crate) fn new(config: &ServerConfig, dead: Dead) -> Self {
         let (read, idle) = (config.http_server_read_timeout, config.http_server_idle_timeout);
         let head = (!read.is_zero() && !idle.is_zero()).then_some(read.max(idle));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(head);
-        Self { http, http_write_timeout: config.http_server_write_timeout, grpc: config.clone() }
+        Self { http, http_write_timeout: config.http_server_write_timeout, grpc: config.clone(), dead }
     }
 
     /// HTTP/2 without prior negotiation, one builder per connection: its streams are counted.
@@ -96,7 +98,7 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         let (manner, service, stop, kill) =
             (Arc::clone(&manner), service.clone(), stop.clone(), kill.clone());
-        let dead = listener.dead();
+        let dead = manner.dead.clone();
         let connection = async move {
             let served = match port {
                 Port::Http => serve_http(&manner, stream, service, stop, dead).await,

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use ringkit_config::ServerConfig;
 use ringkit_runtime::{CancellationToken, Cause, Service};
 
+use crate::dead::Dead;
 use crate::serve::{Listener, Manner, serve};
 
 /// Serves both ports. The routes are complete only when all modules are built: it takes them when it starts.
@@ -33,11 +34,11 @@ impl Routes {
 
 impl Shell {
     /// A shell, and where to leave its routes before it is started.
-    pub(crate) fn new(http: Listener, grpc: Listener, config: &ServerConfig) -> (Self, Routes) {
+    pub(crate) fn new(http: Listener, grpc: Listener, config: &ServerConfig, dead: Dead) -> (Self, Routes) {
         let routes = Routes::default();
         let shell = Self {
             listeners: Some((http, grpc)),
-            manner: Arc::new(Manner::new(config)),
+            manner: Arc::new(Manner::new(config, dead)),
             routes: routes.clone(),
             serving: None,
             drain: config.graceful_shutdown_timeout,

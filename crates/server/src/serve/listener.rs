@@ -12,7 +12,6 @@ use ringkit_runtime::Meter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::stream::Dead;
 use crate::error::Error;
 
 /// Which of the two ports.
@@ -122,8 +121,7 @@ impl Listener {
 
     fn adopt(port: Port, io: StdListener, limit: usize, meter: &Meter) -> io::Result<Self> {
         io.set_nonblocking(true)?;
-        let closer =
-            Arc::new(Closer { socket: Mutex::new(Some(io.try_clone()?.into())), dead: Dead::default() });
+        let closer = Arc::new(Closer(Mutex::new(Some(io.try_clone()?.into()))));
         let meter = meter.with("protocol", port.name());
         let help = "The max number of TCP connections that can be accepted (0 means no limit).";
         #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
@@ -146,14 +144,9 @@ impl Listener {
         })
     }
 
-    /// Ends port and connections from outside.
+    /// Closes the port from outside.
     pub(crate) fn closer(&self) -> Arc<Closer> {
         Arc::clone(&self.closer)
-    }
-
-    /// What tells this port's connections that the process has ended.
-    pub(crate) fn dead(&self) -> Dead {
-        self.closer.dead.clone()
     }
 
     /// Waits for room under the limit, then for a connection. Cancel-safe.
@@ -194,22 +187,13 @@ impl Drop for Open {
     }
 }
 
-/// Stops a port from listening, whoever holds the listener, and its connections from saying anything.
-pub(crate) struct Closer {
-    socket: Mutex<Option<OwnedFd>>,
-    dead: Dead,
-}
+/// Stops a port from listening, whoever holds the listener.
+pub(crate) struct Closer(Mutex<Option<OwnedFd>>);
 
 impl Closer {
-    /// Ends it as SIGKILL would: once this returns, no connection gets another byte.
-    pub(crate) fn kill(&self) {
-        self.dead.die();
-        self.close();
-    }
-
     /// Nobody can connect any more, and the port is free for others.
-    fn close(&self) {
-        if let Some(socket) = self.socket.lock().take() {
+    pub(crate) fn close(&self) {
+        if let Some(socket) = self.0.lock().take() {
             // An error means that it is not listening any more.
             let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
         }

@@ -12,6 +12,8 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::dead::Dead;
+
 /// How long a connection stays half open for a peer that has not finished its request: closing it at once would reset it, and
 /// the peer would lose the answer that tells it why. As Go's server does.
 const LINGER: Duration = Duration::from_millis(500);
@@ -27,22 +29,12 @@ pub(crate) struct Patient<S> {
     dead: Dead,
 }
 
-/// Whether the process was ended from outside: nothing must be read or written any more, even by tasks that have not been
-/// dropped yet. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Dead(Arc<AtomicBool>);
-
-impl Dead {
-    pub(crate) fn die(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::Acquire) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
-    }
-}
-
 impl<S> Patient<S> {
+    /// Nothing is read or written any more once the process is dead, even by tasks that have not been dropped yet.
+    fn check_alive(&self) -> io::Result<()> {
+        if self.dead.is_set() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
     pub(crate) fn new(stream: S, write_timeout: Duration, unread: Unread, dead: Dead) -> Self {
         Self { stream, write_timeout, stalled: None, unread, lingering: None, dead }
     }
@@ -67,14 +59,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.dead.check()?;
+        self.check_alive()?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.dead.check()?;
+        self.check_alive()?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
     }
@@ -84,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.dead.check()?;
+        self.check_alive()?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(cx, written)
     }
@@ -94,12 +86,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.dead.check()?;
+        self.check_alive()?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.dead.check()?;
+        self.check_alive()?;
         if self.lingering.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             if !self.unread.get() {

@@ -1,12 +1,13 @@
 use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ringkit_runtime::ServiceState;
 use ringkit_server::{ExitReason, Running};
 
 use crate::toy::{
-    FAIL_INIT, FAIL_RUN, FAIL_START, LINGER, SLOW_START, SLOW_STOP, TOY, app, config, eventually, get_from,
-    post_to, start, start_ready, url,
+    FAIL_INIT, FAIL_RUN, FAIL_START, LINGER, SLOW_START, SLOW_STOP, Strings, TOY, app, config, eventually,
+    get_from, post_to, start, start_ready, url,
 };
 
 #[tokio::test]
@@ -164,6 +165,18 @@ async fn nobody_gets_an_answer_after_an_abort() {
         for answer in asked {
             assert!(answer.await.is_err(), "an answer in round {round}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_told_of_an_abort() {
+    for round in 0..200 {
+        let running = start_ready("").await;
+        let (strings, toy) = (running.get::<Strings>().unwrap(), running.service(TOY.name).unwrap());
+        running.abort();
+        assert!(toy.await_terminated().await.is_err());
+        assert_eq!(toy.failure().unwrap().cause.to_string(), "aborted", "round {round}");
+        assert!(!strings.0.stopped.load(Ordering::Acquire), "stopped in order in round {round}");
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     /// One reference for each endless call under way, and one more.
     pub(crate) calls: Arc<()>,
     pub(crate) ready: AtomicBool,
+    /// Whether the toy was told to stop.
+    pub(crate) stopped: AtomicBool,
     pub(crate) go: Notify,
 }
 
@@ -145,6 +147,7 @@ impl Service for Toy {
     }
 
     async fn stop(&mut self, _: Option<&Cause>) -> Result<(), Cause> {
+        self.strings.0.stopped.store(true, Ordering::Release);
         if self.how == SLOW_STOP {
             std::future::pending::<()>().await;
         }
