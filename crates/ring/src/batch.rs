@@ -106,7 +106,10 @@ where
     let mut tracker = Tracker::new(items, calls);
     while !tracker.is_done() {
         // Every call answers exactly once, also when it is dropped unrun; the channel cannot run dry before.
-        let Some((number, outcome)) = answered.recv().await else { break };
+        let Some((number, outcome)) = answered.recv().await else {
+            // Success needs every item satisfied, whatever becomes of the calls.
+            return Err(BatchError::Failed { code: 500, message: "calls ended without an answer".into() });
+        };
         tracker.record(number, outcome)?;
     }
     Ok(tracker.report())
