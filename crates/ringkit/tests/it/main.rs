@@ -1,5 +1,7 @@
 //! End-to-end tests: whole clusters, real binaries, a real Prometheus.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 mod bad_config;
 mod bad_requests;
 mod crash;

@@ -86,7 +86,7 @@ fn states(cluster: &Cluster) -> String {
     let ring = cluster
         .names()
         .filter_map(|name| cluster.member(name))
-        .find_map(|member| member.get::<IngesterRing>());
+        .find_map(ringkit_server::Running::get::<IngesterRing>);
     let Some(IngesterRing(ring)) = ring else { return "unknown".into() };
     let snapshot = ring.snapshot();
     let mut counts = std::collections::BTreeMap::<String, usize>::new();
