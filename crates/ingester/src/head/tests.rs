@@ -185,6 +185,27 @@ fn a_quiet_tenant_goes_and_nobody_writes_into_its_remains() {
 }
 
 #[test]
+fn a_push_that_comes_before_the_removal_of_its_tenant_prevents_it() {
+    let (head, log) = (Head::new(1000, crate::testing::totals()), Collected::default());
+    let tenant = head.open_tenant("a", 0).unwrap();
+    // Seen as quiet since 10; then somebody pushes; then the removal gets the locks.
+    tenant.last_push_ms.store(2000, Ordering::Relaxed);
+    push(&tenant, &[up("x", &[(10, 1.0)])], NO_BOUND, &Limits::NONE, &log);
+    let removed = tenant.remove_if_quiet(10, || panic!("nothing is to be recorded"));
+    assert_eq!(removed, Ok(None));
+    assert_eq!(tenant.num_series(), 1);
+    let refused = wal::Failed::new(&"refused");
+    assert_eq!(
+        tenant.remove_if_quiet(2000, || Err(refused.clone())),
+        Err(refused),
+        "not removed without a record"
+    );
+    assert_eq!(tenant.num_series(), 1);
+    assert_eq!(tenant.remove_if_quiet(2000, || Ok(())), Ok(Some(1)));
+    assert_eq!(tenant.num_series(), 0);
+}
+
+#[test]
 fn a_tenant_limit_holds_for_new_tenants_only() {
     let head = head();
     head.open_tenant("a", 1).unwrap();

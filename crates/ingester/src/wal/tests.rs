@@ -94,7 +94,7 @@ fn a_crash_at_any_byte_keeps_every_batch_before_it() {
         }
         // Going on after the crash, and another start, find nothing wrong.
         let log = Log::open(options(&crashed, u64::MAX), &replayed, ()).unwrap();
-        put(&head, &log, "a", &[series(0, &[(1000, 1.0)])]);
+        put(&head, &log, "a", &[series(0, &[(1000, 1.0)]), series(77, &[(1000, 7.0)])]);
         log.close().unwrap();
         let (again, replayed) = read(&crashed, false).unwrap();
         assert_eq!(replayed.torn_bytes, 0, "cut at {cut}");
@@ -169,7 +169,9 @@ fn damage_before_the_last_segment_is_refused_even_at_its_end() {
     for path in &segments[..segments.len() - 1] {
         let damaged = files.fork();
         damaged.edit(path, |bytes| bytes.truncate(bytes.len() - 1));
+        let before = damaged.read(path).unwrap();
         assert!(matches!(read(&damaged, false), Err(Error::Damaged { .. })));
+        assert_eq!(damaged.read(path).unwrap(), before, "what is refused is left as it was");
         let gone = files.fork();
         gone.remove(path).unwrap();
         assert!(
