@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use ringkit_config::{Config, KvStore};
 use ringkit_kv::Stores;
+use ringkit_ring::{Ring, State};
 use ringkit_runtime::ShutdownReport;
-use ringkit_server::{App, Running};
+use ringkit_server::{App, IngesterRing, Running};
 
 use crate::roles;
 
@@ -181,19 +182,42 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Waits until every running member says that it is ready. Cancel-safe.
+    /// Waits until every running member says that it is ready, and every distributor sees every running ingester as ACTIVE.
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
     /// [`ClusterError::Ended`] when a member has ended, so that this cannot happen any more.
     pub async fn ready(&self) -> Result<(), ClusterError> {
-        for (name, member) in &self.members {
-            if let Some(running) = &member.running {
-                let ready = running.ready().await;
-                ready.map_err(|reason| ClusterError::Ended { member: name.clone(), reason })?;
+        for (name, running) in self.running(None) {
+            let ready = running.ready().await;
+            ready.map_err(|reason| ClusterError::Ended { member: name.to_owned(), reason })?;
+        }
+        for (_, distributor) in self.running(Some(Kind::Distributor)) {
+            let Some(IngesterRing(ring)) = distributor.get() else { continue };
+            let mut changes = ring.changed();
+            while !self.sees_all_ingesters(&ring) {
+                if changes.changed().await.is_err() {
+                    break;
+                }
             }
         }
         Ok(())
+    }
+
+    fn sees_all_ingesters(&self, ring: &Ring) -> bool {
+        let snapshot = ring.snapshot();
+        self.running(Some(Kind::Ingester)).all(|(name, _)| {
+            snapshot.instance(name).is_some_and(|instance| instance.state() == State::Active)
+        })
+    }
+
+    /// The running members of a kind, or of all kinds.
+    fn running(&self, kind: Option<Kind>) -> impl Iterator<Item = (&str, &Running)> {
+        self.members
+            .iter()
+            .filter(move |(_, member)| kind.is_none_or(|kind| member.kind == kind))
+            .filter_map(|(name, member)| Some((name.as_str(), member.running.as_ref()?)))
     }
 
     /// The names of all members, running or not.

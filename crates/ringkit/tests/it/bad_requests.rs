@@ -18,6 +18,10 @@ async fn small_cluster(dir: &std::path::Path, auth: bool) -> (Cluster, Api) {
     (cluster, api)
 }
 
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+/// Instead of the right ones.
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
 const GOOD: &[(&str, &str)] = &[("__name__", "good"), ("job", "test")];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +35,7 @@ async fn bodies_that_are_no_write_request_are_refused_and_counted() {
     let lying = [&[0xc0, 0x84, 0x3d][..], &body[1..5]].concat();
     let lying_hugely = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &body[1..5]].concat();
     let not_protobuf = snappy(b"\x0a\xff\xff\xff\xff\x0fno protobuf");
-    let cases: [(&str, Vec<u8>, &[(&'static str, &str)], u16, &str); 7] = [
+    let cases: [(&str, Vec<u8>, Headers<'_>, u16, &str); 7] = [
         ("truncated snappy", truncated, &[], 400, "snappy"),
         ("a length that lies", lying, &[], 400, "snappy"),
         ("a length that lies beyond the limit", lying_hugely, &[], 413, "larger than max"),
@@ -67,7 +71,7 @@ async fn series_that_break_a_rule_are_counted_by_reason_and_the_others_are_store
     let dir = tempfile::tempdir().unwrap();
     let (cluster, api) = small_cluster(dir.path(), false).await;
     let long = "x".repeat(5000);
-    let cases: [(&str, Vec<(&str, &str)>, &str); 5] = [
+    let cases: [(&str, Labels<'_>, &str); 5] = [
         ("duplicate label names", vec![("__name__", "bad"), ("a", "1"), ("a", "2")], "duplicate_label_names"),
         ("no metric name", vec![("a", "1")], "missing_metric_name"),
         ("a bad label name", vec![("__name__", "bad"), ("not-a-label", "1")], "label_invalid"),
