@@ -12,7 +12,7 @@ mod tenant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
 pub(crate) use self::append::{Outcome, PushError};
@@ -45,11 +45,24 @@ pub(crate) struct Totals {
     pub(crate) created: metrics::Counter,
     pub(crate) removed: metrics::Counter,
     next_id: AtomicU64,
+    /// Metrics without a limit of their own.
+    unlimited_metrics: HashSet<String>,
 }
 
 impl Totals {
     pub(crate) fn new(created: metrics::Counter, removed: metrics::Counter) -> Self {
-        Self { series: AtomicUsize::new(0), created, removed, next_id: AtomicU64::new(1) }
+        Self {
+            series: AtomicUsize::new(0),
+            created,
+            removed,
+            next_id: AtomicU64::new(1),
+            unlimited_metrics: HashSet::new(),
+        }
+    }
+
+    /// Metrics whose number of series only the other limits bound.
+    pub(crate) fn with_unlimited_metrics(self, names: impl IntoIterator<Item = String>) -> Self {
+        Self { unlimited_metrics: names.into_iter().collect(), ..self }
     }
 
     /// A number for a series that no other series in the log has.

@@ -151,7 +151,8 @@ async fn open_log(ingester: Arc<Ingester>, dir: Arc<DataDir>) -> Result<Replayed
         let config = &ingester.config.blocks_storage.tsdb;
         let files: Arc<dyn Files> = Arc::new(Disk);
         let metrics = &ingester.metrics;
-        let totals = Totals::new(metrics.series_created.clone(), metrics.series_removed.clone());
+        let totals = Totals::new(metrics.series_created.clone(), metrics.series_removed.clone())
+            .with_unlimited_metrics(ingester.config.ingester.ignore_series_limit_for_metric_names.clone());
         let retention_ms = i64::try_from(config.retention_period.as_millis()).unwrap_or(i64::MAX);
         let head = Arc::new(Head::new(retention_ms, totals));
         let started = std::time::Instant::now();

@@ -97,7 +97,7 @@ impl Tenant {
         if let Some(metric) = metric {
             let mut counts = self.per_metric.lock();
             let count = counts.entry_ref(metric).or_insert(0);
-            if full(limits.per_metric, *count) {
+            if full(limits.per_metric, *count) && !self.totals.unlimited_metrics.contains(metric) {
                 self.num_series.fetch_sub(1, Ordering::Relaxed);
                 return Err(Reject::PerMetricLimit);
             }

@@ -128,6 +128,17 @@ fn series_limits_hold_for_tenant_metric_and_process() {
 }
 
 #[test]
+fn named_metrics_are_exempt_from_the_limit_per_metric_only() {
+    let totals = crate::testing::totals().with_unlimited_metrics(["up".to_owned()]);
+    let (head, log) = (Head::new(i64::MAX, totals), Collected::default());
+    let tenant = head.open_tenant("a", 0).unwrap();
+    let limits = Limits { per_metric: 1, per_user: 3, ..Limits::NONE };
+    let request: Vec<_> = (0..4).map(|n| up(&n.to_string(), &[(1, 1.0)])).collect();
+    let outcome = push(&tenant, &request, NO_BOUND, &limits, &log);
+    assert_eq!((outcome.stored, outcome.first.unwrap().1), (3, Reject::PerUserLimit));
+}
+
+#[test]
 fn old_chunks_and_idle_series_go_and_their_places_are_used_again() {
     let (head, log) = (Head::new(1000, crate::testing::totals()), Collected::default());
     let tenant = head.open_tenant("a", 0).unwrap();
