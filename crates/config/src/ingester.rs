@@ -14,7 +14,7 @@ section! {
         /// Limits of the whole process; also reloaded from the runtime configuration.
         pub instance_limits: IngesterInstanceLimits, "instance-limits.";
         /// Metrics to which the limits per metric do not apply, separated by commas.
-        pub ignore_series_limit_for_metric_names: Vec<String> as crate::units::Csv, "ignore-series-limit-for-metric-names", unused;
+        pub ignore_series_limit_for_metric_names: Vec<String> as crate::units::Csv, "ignore-series-limit-for-metric-names";
         /// What is added to the message of an error about a limit.
         pub admin_limit_message: String = "please contact administrator to raise it".into(), "admin-limit-message";
     }

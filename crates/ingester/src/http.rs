@@ -15,16 +15,23 @@ use crate::head::Tenant;
 use crate::ingester::Ingester;
 use crate::rpc::user_stats;
 
-/// All routes, as absolute paths; those without `/ingester` are older names.
+/// What can be looked at, as absolute paths.
 pub(crate) fn routes(ingester: Arc<Ingester>) -> Router {
     Router::new()
-        .route("/ingester/mode", get(mode).post(mode))
-        .route("/ingester/flush", get(flush).post(flush))
-        .route("/flush", get(flush).post(flush))
-        .route("/ingester/shutdown", post(shutdown).get(shutdown))
-        .route("/shutdown", post(shutdown).get(shutdown))
+        .route("/ingester/mode", get(show_mode))
         .route("/ingester/all_user_stats", get(all_user_stats))
         .route("/ingester/tsdb", get(tsdb))
+        .with_state(ingester)
+}
+
+/// What changes something, as absolute paths; those without `/ingester` are older names.
+pub(crate) fn admin_routes(ingester: Arc<Ingester>) -> Router {
+    Router::new()
+        .route("/ingester/mode", post(mode))
+        .route("/ingester/flush", post(flush))
+        .route("/flush", post(flush))
+        .route("/ingester/shutdown", post(shutdown))
+        .route("/shutdown", post(shutdown))
         .with_state(ingester)
 }
 
@@ -33,9 +40,25 @@ struct Mode {
     mode: Option<String>,
 }
 
+/// Says what the mode is. Changing it by GET, as Cortex allows, is refused: a link must not drain an ingester.
+async fn show_mode(State(ingester): State<Arc<Ingester>>, Query(asked): Query<Mode>) -> Response {
+    if asked.mode.is_some() {
+        return (
+            StatusCode::METHOD_NOT_ALLOWED,
+            [(header::ALLOW, "POST")],
+            "this changes something: use POST",
+        )
+            .into_response();
+    }
+    match ingester.handle() {
+        Some(handle) => format!("Ingester mode {}", handle.state()).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "ingester is not in the ring yet").into_response(),
+    }
+}
+
 /// Changes between ACTIVE and READONLY, or says what it is.
 async fn mode(State(ingester): State<Arc<Ingester>>, request: Request) -> Response {
-    // A form takes its fields from the query of a GET and from the body of a POST; a POST may have them in either.
+    // The field may be in the query or in the body.
     let query = Query::<Mode>::try_from_uri(request.uri()).map(|query| query.0).unwrap_or_default();
     let form = Form::<Mode>::from_request(request, &()).await.map(|form| form.0).unwrap_or_default();
     let Some(handle) = ingester.handle() else {

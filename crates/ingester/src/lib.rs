@@ -46,10 +46,9 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let service = IngesterServer::new(rpc::Service(Arc::clone(&ingester)));
     process.grpc(service.max_decoding_message_size(limits.0).max_encoding_message_size(limits.1));
     process.http(http::routes(Arc::clone(&ingester)));
+    process.admin(http::admin_routes(Arc::clone(&ingester)));
     process.link("Admin Endpoints:", "/ingester/all_user_stats", "Ingester: series and rates by tenant");
     process.link("Admin Endpoints:", "/ingester/tsdb", "Ingester: head and write-ahead log");
-    process.link("Dangerous:", "/ingester/flush", "Ingester: write a snapshot, drop older log");
-    process.link("Dangerous:", "/ingester/shutdown", "Ingester: leave the ring for good and stop");
     let asked = Arc::clone(&ingester);
     process.ready_check("Ingester", move || asked.ready());
     let told = Arc::clone(&ingester);

@@ -297,7 +297,13 @@ async fn an_operator_can_change_the_mode_and_end_the_ingester() {
     assert_eq!(registered(&stores, &config).await.unwrap().0, State::ReadOnly);
     let answer = http::post(addr, "/ingester/mode?mode=sideways", &[], b"").await.unwrap();
     assert_eq!(answer.status, 400);
-    let answer = http::get(addr, "/ingester/mode?mode=ACTIVE").await.unwrap();
+    for by_link in ["/ingester/mode?mode=ACTIVE", "/ingester/flush", "/ingester/shutdown"] {
+        assert_eq!(http::get(addr, by_link).await.unwrap().status, 405, "{by_link}");
+    }
+    let foreign = [("origin", "http://elsewhere.example"), ("sec-fetch-site", "cross-site")];
+    let answer = http::post(addr, "/ingester/shutdown", &foreign, b"").await.unwrap();
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    let answer = http::post(addr, "/ingester/mode?mode=ACTIVE", &[], b"").await.unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "Ingester mode ACTIVE"));
 
     let stats =
