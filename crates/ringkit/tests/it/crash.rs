@@ -8,7 +8,6 @@ use ringkit_loadgen::{Ledger, LedgerAt, Load, LoadOptions, VerifyOptions, verify
 use ringkit_runtime::CancellationToken;
 use ringkit_testkit::{Process, ProcessBuilder};
 
-const ROUNDS: u64 = 20;
 const SOON: Duration = Duration::from_secs(30);
 
 /// `ringkit -target=all` with a replication factor of 1 on the data in `dir`, and where it serves HTTP.
@@ -45,15 +44,28 @@ async fn start(dir: &std::path::Path) -> (Process, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_under_load_lose_nothing_acknowledged() {
+    kills_under_load(20, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_kills_with_five_seeds() {
+    for seed in 1..=5 {
+        kills_under_load(25, seed).await;
+    }
+}
+
+/// Load, SIGKILL at a random moment, restart, read everything back: `rounds` times on the same data.
+async fn kills_under_load(rounds: u64, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = dir.path().join("ledger");
-    let mut random = SmallRng::seed_from_u64(2);
+    let mut random = SmallRng::seed_from_u64(seed);
     let (mut process, mut url) = start(dir.path()).await;
     let mut acked_before = 0;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let load = Load::new(LoadOptions {
             urls: vec![url.clone()],
-            seed: 7,
+            seed,
             series: 400,
             rate: 20_000.0,
             batch: 50,
@@ -83,4 +95,5 @@ async fn twenty_kills_under_load_lose_nothing_acknowledged() {
         assert!(report.acked > acked_before, "round {round} acknowledged nothing: {report:?}");
         acked_before = report.acked;
     }
+    println!("seed {seed}: {rounds} kills, {acked_before} samples acknowledged, none missing");
 }

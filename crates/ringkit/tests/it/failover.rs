@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use ringkit::cluster::{Cluster, ClusterOptions, Kind};
+use ringkit_loadgen::{Load, LoadOptions, VerifyOptions, verify};
+use ringkit_runtime::CancellationToken;
 use ringkit_testkit::eventually;
 
 use crate::http::{Answer, Api, now_ms};
@@ -83,4 +85,52 @@ async fn killed_ingesters_are_tolerated_up_to_one_as_well() {
     }
     let answer = api.get("/api/v1/samples?match[]=failover").await;
     assert!((500..600).contains(&answer.status), "a read without a quorum must fail: {answer:?}");
+}
+
+/// Kills each ingester in turn under load and brings it back, `rounds` times: no write may fail, and the ledger must be complete
+/// while it is gone and once it is back.
+async fn kills_under_load(rounds: usize, rate: f64, pause: Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cluster, api) = cluster(dir.path()).await;
+    let load =
+        LoadOptions { urls: vec![api.url.clone()], series: 500, rate, batch: 100, ..LoadOptions::default() };
+    let load = Load::new(load).unwrap();
+    let ledger = load.ledger();
+    let stop = CancellationToken::new();
+    let loading = tokio::spawn({
+        let stop = stop.clone();
+        async move { load.run(stop).await }
+    });
+    let options = VerifyOptions { url: api.url.clone(), ..VerifyOptions::default() };
+    for round in 0..rounds {
+        tokio::time::sleep(pause).await;
+        let name = format!("ingester-{}", round % 3 + 1);
+        cluster.kill_member(&name).unwrap();
+        tokio::time::sleep(pause).await;
+        let report = verify(&ledger, &options).await.unwrap();
+        assert!(report.is_clean() && report.acked > 0, "round {round}, without {name}: {report:?}");
+        cluster.restart(&name).await.unwrap();
+        cluster.ready().await.unwrap();
+    }
+    stop.cancel();
+    let summary = loading.await.unwrap().unwrap();
+    assert_eq!(summary.failed_writes, 0, "{summary}");
+    let report = verify(&ledger, &options).await.unwrap();
+    assert!(report.is_clean() && report.acked == summary.acked_samples, "{report:?}\n{summary}");
+    println!(
+        "{rounds} kills at {rate} samples/s: {} acknowledged, {} missing\n{summary}",
+        report.acked, report.missing
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingesters_killed_in_turn_under_load_fail_no_write_and_lose_nothing() {
+    kills_under_load(3, 5_000.0, Duration::from_millis(400)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_kills_of_one_ingester_at_20_000_samples_a_second() {
+    kills_under_load(30, 20_000.0, Duration::from_secs(1)).await;
 }
