@@ -107,8 +107,10 @@ async fn kills_under_load(rounds: usize, rate: f64, pause: Duration) {
         let name = format!("ingester-{}", round % 3 + 1);
         cluster.kill_member(&name).unwrap();
         tokio::time::sleep(pause).await;
+        // The load goes on meanwhile, so there may be more than the ledger held when the check began; never less.
         let report = verify(&ledger, &options).await.unwrap();
-        assert!(report.is_clean() && report.acked > 0, "round {round}, without {name}: {report:?}");
+        let complete = report.missing + report.wrong + report.duplicates == 0 && report.acked > 0;
+        assert!(complete, "round {round}, without {name}: {report:?}");
         cluster.restart(&name).await.unwrap();
         cluster.ready().await.unwrap();
     }

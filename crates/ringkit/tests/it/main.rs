@@ -1,6 +1,7 @@
 //! End-to-end tests: whole clusters, real binaries, a real Prometheus.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "the figures of long runs")]
 
 mod bad_config;
 mod bad_requests;
