@@ -8,7 +8,7 @@ const SUB_BITS: u32 = 5;
 const SUB: usize = 1 << SUB_BITS;
 /// Values from here on share the last bucket: 2³⁶ µs are about 19 hours.
 const MAX_BITS: u32 = 36;
-const BUCKETS: usize = SUB * (MAX_BITS - SUB_BITS + 1) as usize;
+const BUCKETS: usize = SUB * (MAX_BITS - SUB_BITS + 1) as usize + 1;
 
 /// Counts durations in microseconds, log-linear as HDR histograms do: exact below 32 µs, within 3.2 % above. 8 KiB, lock-free.
 pub struct Histogram {
@@ -76,7 +76,9 @@ impl Histogram {
 
 /// Below 32 a bucket each; then 32 buckets per power of two.
 fn bucket_of(us: u64) -> usize {
-    let us = us.min((1 << MAX_BITS) - 1);
+    if us >> MAX_BITS != 0 {
+        return BUCKETS - 1;
+    }
     let magnitude = us.max(1).ilog2();
     if magnitude < SUB_BITS {
         return us as usize;
