@@ -128,6 +128,7 @@ impl Distributor {
         let snapshot = self.ring.snapshot();
         let set = snapshot
             .replication_set(Operation::READ, self.clock.now_secs())
+            .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let aware = settings.read_quorum == ReadQuorumKind::Aware;
         let mut quorum = ReadQuorum::new(&snapshot, &set, start_ms, aware);

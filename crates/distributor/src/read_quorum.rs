@@ -222,7 +222,7 @@ mod tests {
         fn query(&self, secs: i64, aware: bool) -> ReadQuorum {
             let options = RingOptions { zone_awareness_enabled: self.zone_aware, ..RingOptions::default() };
             let ring = Snapshot::first_sight(&self.desc, NOW, &options);
-            let set = ring.replication_set(Operation::READ, NOW).unwrap();
+            let set = ring.replication_set(Operation::READ, NOW).unwrap().to_set();
             ReadQuorum::new(&ring, &set, (NOW - secs) * 1000, aware)
         }
     }

@@ -73,6 +73,7 @@ impl Distributor {
             .ring
             .snapshot()
             .replication_set(Operation::READ, self.clock.now_secs())
+            .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let timeout = self.config.distributor.remote_timeout;
         let asked = set.instances.iter().map(|instance| async move {

@@ -136,9 +136,9 @@ impl Plan {
         let mut calls: Vec<PlannedCall> = Vec::new();
         let mut call_of = vec![NO_CALL; snapshot.members.len()];
         for (item, &token) in tokens.iter().enumerate() {
-            let (places, max_errors) = snapshot.get_places(token, op, now)?;
-            items.push(ItemTracker::new(places.len(), max_errors));
-            for place in places {
+            let replicas = snapshot.get(token, op, now)?;
+            items.push(ItemTracker::new(replicas.len(), replicas.max_errors()));
+            for place in replicas.places {
                 let call = &mut call_of[place as usize];
                 if *call == NO_CALL {
                     *call = calls.len() as u32;

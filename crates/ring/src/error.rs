@@ -34,6 +34,16 @@ pub enum Error {
     /// Too many instances, or zones, are unhealthy for any key to be sure of a quorum.
     #[error("too many unhealthy instances in the ring")]
     TooManyUnhealthyInstances,
+    /// A call asked for more replicas than the ring keeps, where a quorum of them would mean nothing.
+    #[error(
+        "per-call replication factor {factor} cannot exceed the configured replication factor {configured} with this replication strategy"
+    )]
+    FactorTooLarge {
+        /// What the call asked for.
+        factor: usize,
+        /// What the ring is set to.
+        configured: usize,
+    },
     /// No instance has this id or address.
     #[error("instance not found in the ring")]
     InstanceNotFound,
@@ -47,7 +57,7 @@ impl Error {
             | Self::TooFewReplicas { .. }
             | Self::NoHealthyReplica { .. }
             | Self::TooManyUnhealthyInstances => true,
-            Self::InstanceNotFound => false,
+            Self::InstanceNotFound | Self::FactorTooLarge { .. } => false,
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn follow(
             Followed { snapshot, comparison, notable }
         }
         None => {
-            let snapshot = Snapshot::build_shared(desc, seen, Arc::clone(&known.options));
+            let snapshot = known.next(desc, seen);
             Followed { snapshot, comparison: Comparison::Different, notable: true }
         }
     }
@@ -71,6 +71,9 @@ pub(crate) fn follow_changed(
             }
             return None;
         };
+        if entry.state != known.members[place].state() && known.topology.depends_on_states(&known.options) {
+            return None;
+        }
         let seen = seen_next(known, place, entry, now);
         snapshot.replace(place, known.members[place].followed_by(entry)?, seen);
         change = change.and(Change::between(known, &snapshot, place, now));

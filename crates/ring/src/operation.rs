@@ -45,6 +45,17 @@ impl Operation {
     /// Who compacts.
     pub const COMPACTOR: Self = Self::new(&[State::Active], &[]);
 
+    /// Writes in the dskit dialect, which knows no READONLY state.
+    pub const DSKIT_WRITE: Self =
+        Self::new(&[State::Active], &[State::Leaving, State::Pending, State::Joining, State::Left]);
+    /// Writes in the dskit dialect without extension.
+    pub const DSKIT_WRITE_NO_EXTEND: Self = Self::new(&[State::Active], &[]);
+    /// Reads in the dskit dialect.
+    pub const DSKIT_READ: Self = Self::new(
+        &[State::Active, State::Pending, State::Leaving],
+        &[State::Pending, State::Joining, State::Left],
+    );
+
     const ALL_BUT_ACTIVE: &[State] =
         &[State::Leaving, State::Pending, State::Joining, State::Left, State::ReadOnly];
 

@@ -4,6 +4,17 @@ use std::time::Duration;
 
 use crate::strategy::Strategy;
 
+/// Whose rules decide where keys lie, where the two systems differ. All readers and writers of a ring must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Cortex.
+    #[default]
+    Cortex,
+    /// dskit, as in Mimir, Loki and Tempo: one replica per zone at most, quorums counted before dead replicas are left out,
+    /// read-only as a flag of its own. Use it with the operations that are named after it.
+    Dskit,
+}
+
 /// How a reader looks at a ring. All readers and writers of one ring must agree on replication and zones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingOptions {
@@ -21,6 +32,14 @@ pub struct RingOptions {
     pub excluded_zones: Vec<String>,
     /// How many of a key's replicas must be healthy.
     pub strategy: Strategy,
+    /// Whose rules decide where keys lie.
+    pub dialect: Dialect,
+    /// Whether only zones with tokens share the replicas. In Cortex a zone whose instances own nothing yet has a share too,
+    /// so the first instance of a new zone costs every key a replica. Changes where keys lie: set it everywhere or nowhere.
+    pub zones_with_tokens_only: bool,
+    /// Whether a token that several instances claim belongs to the one whom a merge would leave it, rather than to the one
+    /// with the greatest id as in Cortex. Changes where keys lie: set it everywhere or nowhere.
+    pub merge_winner_owns_duplicates: bool,
     /// Whether metrics tell each member's tokens.
     pub detailed_metrics: bool,
 }
@@ -35,6 +54,9 @@ impl Default for RingOptions {
             zone_awareness_enabled: false,
             excluded_zones: Vec::new(),
             strategy: Strategy::Quorum,
+            dialect: Dialect::Cortex,
+            zones_with_tokens_only: false,
+            merge_winner_owns_duplicates: false,
             detailed_metrics: true,
         }
     }

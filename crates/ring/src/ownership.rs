@@ -44,7 +44,7 @@ impl Ownership {
         let mut circle = Tally::new(members, 1);
         let mut zone = Tally::new(members, topology.zones.len());
         for (position, &token) in topology.tokens.iter().enumerate() {
-            let owner = topology.owners.get(position);
+            let owner = topology.owner(position);
             circle.add(0, token, owner);
             zone.add(topology.zone_of[owner] as usize, token, owner);
         }

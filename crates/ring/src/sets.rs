@@ -5,9 +5,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::error::Error;
-use crate::lookup::ReplicationSet;
 use crate::operation::Operation;
+use crate::replicas::Replicas;
 use crate::snapshot::{Instance, Snapshot};
+use crate::walk::Places;
 
 /// Members in the byte order of their ids.
 pub type Instances = Vec<Arc<Instance>>;
@@ -51,12 +52,11 @@ impl Snapshot {
     /// # Source
     ///
     /// Cortex's `GetReplicationSetForOperation`.
-    pub fn replication_set(&self, op: Operation, now: i64) -> Result<ReplicationSet, Error> {
+    pub fn replication_set(&self, op: Operation, now: i64) -> Result<Replicas<'_>, Error> {
         if self.topology.tokens.is_empty() {
             return Err(Error::EmptyRing);
         }
         let healthy = |place: &usize| self.is_healthy_at(*place, op, now);
-        let pick = |place: usize| Arc::clone(&self.members[place]);
         let everyone = 0..self.members.len();
         let factor = self.replication_factor();
 
@@ -68,13 +68,14 @@ impl Snapshot {
             let lost = failing.iter().filter(|failing| **failing).count();
             let max_unavailable_zones =
                 tolerated.checked_sub(lost).ok_or(Error::TooManyUnhealthyInstances)?;
-            let instances = everyone.filter(|place| !failing[zone_of(*place)]).map(pick).collect();
-            return Ok(ReplicationSet { instances, max_errors: 0, max_unavailable_zones });
+            let places =
+                everyone.filter(|place| !failing[zone_of(*place)]).map(|place| place as u32).collect();
+            return Ok(Replicas { snapshot: self, places, max_errors: 0, max_unavailable_zones });
         }
 
-        let instances: SmallVec<_> = everyone.filter(healthy).map(pick).collect();
+        let places: Places = everyone.filter(healthy).map(|place| place as u32).collect();
         let required = self.members.len().max(factor) - factor / 2;
-        let max_errors = instances.len().checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?;
-        Ok(ReplicationSet { instances, max_errors, max_unavailable_zones: 0 })
+        let max_errors = places.len().checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?;
+        Ok(Replicas { snapshot: self, places, max_errors, max_unavailable_zones: 0 })
     }
 }

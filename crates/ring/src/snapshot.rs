@@ -16,6 +16,7 @@ use crate::operation::{Operation, StateCode};
 use crate::options::RingOptions;
 use crate::ownership::Ownership;
 use crate::topology::Topology;
+use crate::walk::StateCounts;
 
 /// One member of a ring: its id and its entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,9 +79,6 @@ pub struct Snapshot {
     pub(crate) generation: u64,
 }
 
-/// How many members there are of each class of state.
-pub(crate) type StateCounts = [u32; StateCode::KNOWN as usize + 1];
-
 impl Snapshot {
     /// The view that `options` give of `desc`, where `seen` tells when an instance was last heard (Unix seconds).
     pub fn build(desc: &Desc, seen: impl Fn(&EntryId, &InstanceDesc) -> i64, options: &RingOptions) -> Self {
@@ -97,8 +95,25 @@ impl Snapshot {
             .filter(|(_, entry)| !is_excluded(entry, &options))
             .map(|(id, entry)| Arc::new(Instance { id: id.clone(), desc: Arc::clone(entry) }))
             .collect();
-        let topology = Arc::new(Topology::build(&members));
+        let topology = Arc::new(Topology::build(&members, &options));
         Self::assemble(options, topology, members, seen)
+    }
+
+    /// The view of `desc`, by way of what changed since this one.
+    pub(crate) fn next(&self, desc: &Desc, seen: impl Fn(&EntryId, &InstanceDesc) -> i64) -> Self {
+        let mut known = self.members.iter().peekable();
+        let members: Members = desc
+            .iter()
+            .filter(|(_, entry)| !is_excluded(entry, &self.options))
+            .map(|(id, entry)| {
+                while known.next_if(|member| member.id < *id).is_some() {}
+                let followed =
+                    known.next_if(|member| member.id == *id).and_then(|member| member.followed_by(entry));
+                followed.unwrap_or_else(|| Arc::new(Instance { id: id.clone(), desc: Arc::clone(entry) }))
+            })
+            .collect();
+        let topology = Topology::next(&self.topology, &self.members, &members, &self.options);
+        Self::assemble(Arc::clone(&self.options), Arc::new(topology), members, seen)
     }
 
     /// The view of a ring that is first met at `now` (Unix seconds): instances count as heard at their timestamps.
@@ -108,7 +123,7 @@ impl Snapshot {
 
     /// The successor of this view in which the same members own the same tokens: shares the lookup tables.
     ///
-    /// `None` if ids, zones or tokens differ.
+    /// `None` if ids, zones or tokens differ, or states that decide who owns a token claimed twice.
     pub(crate) fn successor(
         &self,
         desc: &Desc,
@@ -117,6 +132,9 @@ impl Snapshot {
         let mut members = Vec::with_capacity(self.members.len());
         for (id, entry) in desc.iter().filter(|(_, entry)| !is_excluded(entry, &self.options)) {
             let before = self.members.get(members.len()).filter(|before| before.id == *id)?;
+            if before.state() != entry.state && self.topology.depends_on_states(&self.options) {
+                return None;
+            }
             members.push(before.followed_by(entry)?);
         }
         if members.len() < self.members.len() {

@@ -22,8 +22,14 @@ impl Strategy {
     /// Cortex's default and ignore-unhealthy strategies: a quorum is taken of the factor or of the healthy replicas,
     /// whichever is more.
     pub fn tolerated(self, factor: usize, healthy: usize) -> Result<usize, usize> {
+        self.tolerated_of(factor, healthy, healthy)
+    }
+
+    /// As [`Strategy::tolerated`], with a quorum of the factor or of `counted` replicas, whichever is more.
+    #[inline]
+    pub(crate) fn tolerated_of(self, factor: usize, counted: usize, healthy: usize) -> Result<usize, usize> {
         let needed = match self {
-            Self::Quorum => factor.max(healthy) / 2 + 1,
+            Self::Quorum => factor.max(counted) / 2 + 1,
             Self::IgnoreUnhealthy => 1,
         };
         healthy.checked_sub(needed).ok_or(needed)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use smol_str::SmolStr;
 
-use crate::lookup::ReplicationSet;
+use crate::replicas::ReplicationSet;
 
 /// Decides by the number of instances.
 #[derive(Clone, Debug)]

@@ -283,7 +283,7 @@ proptest! {
         let place = |id: &str| ring.instances().iter().position(|instance| instance.id == id).unwrap();
         let owners = |key: &u32| -> Vec<usize> {
             let set = ring.get(*key, Operation::WRITE, NOW).unwrap();
-            set.instances.iter().map(|instance| place(&instance.id)).collect()
+            set.ids().map(|id| place(id)).collect()
         };
         let items: Vec<_> = keys.iter().map(owners).collect();
         let expected = model(&items, &order, &replies);

@@ -208,7 +208,7 @@ proptest! {
             let (healthy, unhealthy): (Vec<_>, Vec<_>) = walked.into_iter().partition(|id| snapshot.is_healthy(id, op, NOW));
             match snapshot.get(key, op, NOW) {
                 Ok(set) => {
-                    let found: Vec<_> = set.instances.iter().map(|instance| instance.id.to_string()).collect();
+                    let found: Vec<_> = set.ids().map(ToString::to_string).collect();
                     prop_assert_eq!(found, healthy);
                 }
                 Err(error) if snapshot.tokens().is_empty() => prop_assert_eq!(error.to_string(), "empty ring"),
@@ -230,7 +230,7 @@ proptest! {
         }).collect::<Desc>();
         let snapshot = Snapshot::first_sight(&named, NOW, &options);
         let Ok(set) = snapshot.get(key, Operation::WRITE, NOW) else { return Ok(()) };
-        let ids: BTreeSet<_> = set.instances.iter().map(|instance| &instance.id).collect();
+        let ids: BTreeSet<_> = set.ids().collect();
         prop_assert_eq!(ids.len(), set.len());
         if factor <= snapshot.zones().len() {
             prop_assert_eq!(set.zone_count(), set.len());
@@ -260,7 +260,7 @@ proptest! {
             return Ok(());
         };
         // The read loses as much as it may; whoever answers it is enough.
-        let mut tracker = ReadTracker::new(&read);
+        let mut tracker = ReadTracker::new(&read.to_set());
         let lost: BTreeSet<_> = lost.iter().map(|index| index.index(read.len().max(1))).collect();
         let answered: BTreeSet<_> = (0..read.len()).filter(|place| !lost.contains(place)).collect();
         (0..read.len()).for_each(|place| tracker.record(place, answered.contains(&place)));
@@ -268,9 +268,9 @@ proptest! {
             return Ok(());
         }
         // However the write lost as many as it may, somebody who took it answers the read.
-        let answered: BTreeSet<_> = answered.iter().map(|&place| &read.instances[place].id).collect();
-        let silent = write.instances.iter().filter(|instance| !answered.contains(&instance.id)).count();
-        prop_assert!(silent < write.len() - write.max_errors, "write {:?} read {:?} lost {:?}", write, read, lost);
+        let answered: BTreeSet<_> = answered.iter().map(|&place| &read.get(place).unwrap().id).collect();
+        let silent = write.iter().filter(|instance| !answered.contains(&instance.id)).count();
+        prop_assert!(silent < write.len() - write.max_errors(), "write {:?} read {:?} lost {:?}", write, read, lost);
     }
 
     #[test]
@@ -397,7 +397,7 @@ fn a_walk_that_takes_everybody_agrees_with_a_plain_rendering_of_cortex() {
         let snapshot = Snapshot::first_sight(&desc, NOW, &options);
         for key in [0, 77_777_777, u32::MAX] {
             let set = snapshot.get(key, Operation::READ, NOW).unwrap();
-            let found: Vec<_> = set.instances.iter().map(|instance| instance.id.to_string()).collect();
+            let found: Vec<_> = set.ids().map(ToString::to_string).collect();
             assert!(found.len() > 100);
             assert_eq!(found, plain_walk(&desc, &options, Operation::READ, key));
         }
@@ -410,7 +410,7 @@ fn moved(before: &Desc, after: &Desc, options: &RingOptions) -> (usize, usize) {
         (Snapshot::first_sight(before, NOW, options), Snapshot::first_sight(after, NOW, options));
     let ids = |snapshot: &Snapshot, key| -> BTreeSet<_> {
         let set = snapshot.get(key, Operation::WRITE, NOW).unwrap();
-        set.instances.iter().map(|instance| instance.id.clone()).collect()
+        set.ids().cloned().collect()
     };
     let moved = (0..2_000u32)
         .map(|key| key.wrapping_mul(2_147_483))

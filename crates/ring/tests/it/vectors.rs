@@ -3,6 +3,7 @@
 mod batch;
 mod codec;
 mod compare;
+mod dskit;
 mod get;
 mod hashes;
 mod merge;

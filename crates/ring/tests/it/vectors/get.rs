@@ -18,7 +18,7 @@ fn operation(name: &str) -> Operation {
     }
 }
 
-fn ids(value: &Value) -> Vec<String> {
+pub(crate) fn ids(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
@@ -28,7 +28,7 @@ fn check_ring(case: &Value) -> (usize, usize) {
     let mut gets = 0;
     for (op, queries) in case["get"].as_object().into_iter().flatten() {
         for query in queries.as_array().unwrap() {
-            check_get(name, &snapshot, op, query, now);
+            check_get(name, &snapshot, operation(op), query, now);
             gets += 1;
         }
     }
@@ -41,17 +41,21 @@ fn check_ring(case: &Value) -> (usize, usize) {
     (gets, list(case, "sets").len())
 }
 
-fn check_get(name: &str, snapshot: &Snapshot, op: &str, query: &Value, now: i64) {
-    let result = snapshot.get(token(&query[0]), operation(op), now);
+pub(crate) fn check_get(name: &str, snapshot: &Snapshot, op: Operation, query: &Value, now: i64) {
+    let result = snapshot.get(token(&query[0]), op, now);
     match (result, query[3].as_str()) {
         (Ok(set), None) => {
-            let found: Vec<_> = set.instances.iter().map(|instance| instance.id.to_string()).collect();
-            assert_eq!(found, ids(&query[1]), "{name}: {op} {query}");
-            assert_eq!(set.max_errors as u64, query[2].as_u64().unwrap_or_default(), "{name}: {op} {query}");
-            assert_eq!(set.max_unavailable_zones, 0);
+            let found: Vec<_> = set.ids().map(ToString::to_string).collect();
+            assert_eq!(found, ids(&query[1]), "{name}: {op:?} {query}");
+            assert_eq!(
+                set.max_errors() as u64,
+                query[2].as_u64().unwrap_or_default(),
+                "{name}: {op:?} {query}"
+            );
+            assert_eq!(set.max_unavailable_zones(), 0);
         }
-        (Err(error), Some(expected)) => assert_eq!(error.to_string(), expected, "{name}: {op} {query}"),
-        (result, _) => panic!("{name}: {op} {query}: {result:?}"),
+        (Err(error), Some(expected)) => assert_eq!(error.to_string(), expected, "{name}: {op:?} {query}"),
+        (result, _) => panic!("{name}: {op:?} {query}: {result:?}"),
     }
 }
 
@@ -75,13 +79,13 @@ fn check_set(name: &str, snapshot: &Snapshot, set: &Value, now: i64) {
     let error = text(set, "replication_set_error");
     match snapshot.replication_set(op, now) {
         Ok(found) => {
-            let mut sorted: Vec<_> = found.instances.iter().map(|instance| instance.id.to_string()).collect();
+            let mut sorted: Vec<_> = found.ids().map(ToString::to_string).collect();
             sorted.sort();
             assert_eq!(error, "", "{place}");
             assert_eq!(sorted, ids(&set["replication_set_ids"]), "{place}");
-            assert_eq!(found.max_errors, count(set, "replication_set_max_errors"), "{place}");
+            assert_eq!(found.max_errors(), count(set, "replication_set_max_errors"), "{place}");
             assert_eq!(
-                found.max_unavailable_zones,
+                found.max_unavailable_zones(),
                 count(set, "replication_set_max_unavailable_zones"),
                 "{place}"
             );
