@@ -90,6 +90,7 @@ fn ring_options(config: &Config) -> RingOptions {
         excluded_zones: Vec::new(),
         strategy: Strategy::Quorum,
         detailed_metrics: ring.detailed_metrics_enabled,
+        ..RingOptions::default()
     }
 }
 

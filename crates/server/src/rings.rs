@@ -29,6 +29,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         excluded_zones: config.excluded_zones.clone(),
         strategy: Strategy::Quorum,
         detailed_metrics: config.detailed_metrics_enabled,
+        ..RingOptions::default()
     };
     let kv = process.config.kv(RingName::Ingester);
     let client = process.stores.client::<Desc>(&kv, "ingester-ring", &process.meter, &process.clock)?;

@@ -43,6 +43,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         excluded_zones: Vec::new(),
         strategy: Strategy::IgnoreUnhealthy,
         detailed_metrics: ring_config.detailed_metrics_enabled,
+        ..RingOptions::default()
     };
 
     let client = process.stores.client::<Desc>(&kv, "store-gateway", &process.meter, &process.clock)?;

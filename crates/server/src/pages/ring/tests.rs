@@ -15,6 +15,7 @@ fn options(zone_awareness_enabled: bool) -> RingOptions {
         excluded_zones: vec![],
         strategy: Strategy::Quorum,
         detailed_metrics: true,
+        ..RingOptions::default()
     }
 }
 
