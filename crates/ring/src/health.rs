@@ -6,8 +6,13 @@ use std::time::Duration;
 /// and the bound included. A timeout of zero switches the check off; a time in the future is fresh.
 #[inline]
 pub fn is_fresh(seen: i64, now: i64, timeout: Duration) -> bool {
-    let age = now.saturating_sub(seen);
-    timeout.is_zero() || age <= 0 || Duration::from_secs(age.unsigned_abs()) <= timeout
+    seen >= fresh_from(now, timeout)
+}
+
+/// The earliest time of being heard that [`is_fresh`] at `now`.
+#[inline]
+pub(crate) fn fresh_from(now: i64, timeout: Duration) -> i64 {
+    if timeout.is_zero() { i64::MIN } else { now.saturating_sub_unsigned(timeout.as_secs()) }
 }
 
 /// When an instance whose entry says `timestamp` counts as heard when it is met for the first time at `now`: at its

@@ -92,6 +92,11 @@ impl<T> Chunked<T> {
         self.chunks.get(at / CHUNK)?.get(at % CHUNK)
     }
 
+    /// The elements in order, in slices.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[T]> {
+        self.chunks.iter().map(|chunk| &**chunk)
+    }
+
     fn iter(&self) -> ChunkedIter<'_, T> {
         ChunkedIter { chunks: &self.chunks, left: 0..self.len }
     }
@@ -166,7 +171,7 @@ mod tests {
         for len in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
             let list: Chunked<usize> = (0..len).collect();
             assert_eq!((list.len, list.iter().len()), (len, len));
-            assert!(list.iter().copied().eq(0..len));
+            assert!(list.iter().copied().eq(0..len) && list.slices().flatten().copied().eq(0..len));
             assert!(list.iter().rev().copied().eq((0..len).rev()));
             assert!((0..len).all(|at| list[at] == at && list.get(at) == Some(&at)));
             assert_eq!(list.get(len), None);

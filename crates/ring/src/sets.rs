@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::error::Error;
+use crate::health::fresh_from;
 use crate::operation::Operation;
 use crate::replicas::Replicas;
 use crate::snapshot::{Instance, Snapshot};
@@ -56,24 +57,30 @@ impl Snapshot {
         if self.topology.tokens.is_empty() {
             return Err(Error::EmptyRing);
         }
-        let healthy = |place: &usize| self.is_healthy_at(*place, op, now);
-        let everyone = 0..self.members.len();
         let factor = self.replication_factor();
+        let zone_of = |place: u32| self.topology.zone_of[place as usize] as usize;
+        let mut failing: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.topology.zones.len());
+        let mut places = Places::with_capacity(self.members.len());
+        let fresh_from = fresh_from(now, self.options.heartbeat_timeout);
+        for (place, (&state, &seen)) in (0..).zip(self.states.iter().zip(self.seen.slices().flatten())) {
+            if op.accepts_code(state) && seen >= fresh_from {
+                places.push(place);
+            } else {
+                failing[zone_of(place)] = true;
+            }
+        }
 
         if self.options.zone_awareness_enabled {
-            let zone_of = |place: usize| self.topology.zone_of[place] as usize;
-            let mut failing: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.topology.zones.len());
-            everyone.clone().filter(|place| !healthy(place)).for_each(|place| failing[zone_of(place)] = true);
             let tolerated = failing.len().min(factor) / 2;
             let lost = failing.iter().filter(|failing| **failing).count();
             let max_unavailable_zones =
                 tolerated.checked_sub(lost).ok_or(Error::TooManyUnhealthyInstances)?;
-            let places =
-                everyone.filter(|place| !failing[zone_of(*place)]).map(|place| place as u32).collect();
+            if lost > 0 {
+                places.retain(|place| !failing[zone_of(*place)]);
+            }
             return Ok(Replicas { snapshot: self, places, max_errors: 0, max_unavailable_zones });
         }
 
-        let places: Places = everyone.filter(healthy).map(|place| place as u32).collect();
         let required = self.members.len().max(factor) - factor / 2;
         let max_errors = places.len().checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?;
         Ok(Replicas { snapshot: self, places, max_errors, max_unavailable_zones: 0 })
