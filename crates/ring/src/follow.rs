@@ -38,10 +38,11 @@ pub(crate) fn follow(
         })
     };
     match known.successor(desc, seen) {
-        Some(snapshot) => {
+        Some(mut snapshot) => {
             let places = 0..known.members.len();
             let changes = places.map(|place| Change::between(known, &snapshot, place, now));
             let Change { comparison, notable } = changes.fold(Change::NONE, Change::and);
+            snapshot.shards = known.shards_after(comparison);
             Followed { snapshot, comparison, notable }
         }
         None => {
@@ -79,6 +80,7 @@ pub(crate) fn follow_changed(
         change = change.and(Change::between(known, &snapshot, place, now));
     }
     let Change { comparison, notable } = change;
+    snapshot.shards = known.shards_after(comparison);
     Some(Followed { snapshot, comparison, notable })
 }
 

@@ -103,7 +103,7 @@ impl Snapshot {
 
     /// `places` if they are enough of `candidates`; `all` finds everybody who was considered.
     #[inline]
-    fn judge(
+    pub(crate) fn judge(
         &self,
         places: Places,
         candidates: usize,

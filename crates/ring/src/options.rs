@@ -42,6 +42,8 @@ pub struct RingOptions {
     pub merge_winner_owns_duplicates: bool,
     /// Whether metrics tell each member's tokens.
     pub detailed_metrics: bool,
+    /// Whether tenants' shards are kept for the next request. False is Cortex's `subring_cache_disabled`.
+    pub shard_cache: bool,
 }
 
 impl Default for RingOptions {
@@ -58,6 +60,7 @@ impl Default for RingOptions {
             zones_with_tokens_only: false,
             merge_winner_owns_duplicates: false,
             detailed_metrics: true,
+            shard_cache: true,
         }
     }
 }

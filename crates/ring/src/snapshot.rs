@@ -15,6 +15,7 @@ use crate::members::{Chunked, Members};
 use crate::operation::{Operation, StateCode};
 use crate::options::RingOptions;
 use crate::ownership::Ownership;
+use crate::shard::ShardCache;
 use crate::topology::Topology;
 use crate::walk::StateCounts;
 
@@ -76,6 +77,7 @@ pub struct Snapshot {
     pub(crate) seen: Chunked<i64>,
     // Per zone and class of state, how many members own a token.
     pub(crate) walkable: Arc<[StateCounts]>,
+    pub(crate) shards: Arc<ShardCache>,
     pub(crate) generation: u64,
 }
 
@@ -153,7 +155,7 @@ impl Snapshot {
         let states: Arc<[_]> = members.iter().map(|member| StateCode::from(member.state())).collect();
         let seen = members.iter().map(|member| seen(&member.id, &member.desc)).collect();
         let walkable = topology.count_states(&states);
-        Self { options, topology, members, states, seen, walkable, generation: 0 }
+        Self { options, topology, members, states, seen, walkable, shards: Arc::default(), generation: 0 }
     }
 
     /// How the ring is looked at.

@@ -46,6 +46,8 @@ pub(crate) fn instance(value: &Value) -> InstanceDesc {
         tokens: list(value, "tokens").iter().map(token).collect(),
         zone: text(value, "zone").into(),
         registered_timestamp: number(value, "registered_timestamp"),
+        read_only: value["read_only"].as_bool().unwrap_or_default(),
+        read_only_updated_timestamp: number(value, "read_only_updated_timestamp"),
         ..InstanceDesc::default()
     }
 }

@@ -8,3 +8,4 @@ mod get;
 mod hashes;
 mod merge;
 mod primitives;
+mod shards;

@@ -1,0 +1,67 @@
+//! [`Facts`]: what selecting a shard wants to know about the ring as a whole.
+
+use crate::desc::State;
+use crate::snapshot::Snapshot;
+
+/// What selecting a shard wants to know about the ring as a whole; changes only when shards do.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// Per zone.
+    zones: Box<[Headcount]>,
+    all: Headcount,
+    /// When the member known longest registered, in Unix seconds; 0 if that is unknown of one.
+    pub(crate) oldest_registered: i64,
+    /// How many are read-only in dskit's way.
+    pub(crate) read_only: usize,
+    /// How many are in the state READONLY.
+    pub(crate) read_only_states: usize,
+    /// When the one that is read-only longest became so, in Unix seconds; 0 if that is unknown of one.
+    pub(crate) oldest_read_only_updated: i64,
+}
+
+/// How many members there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Headcount {
+    pub(crate) members: usize,
+    /// How many of them own a token.
+    pub(crate) with_tokens: usize,
+}
+
+impl Headcount {
+    pub(crate) fn add(&mut self, with_tokens: bool) {
+        self.members += 1;
+        self.with_tokens += usize::from(with_tokens);
+    }
+}
+
+impl Facts {
+    /// Costs O(n) for n members.
+    pub(crate) fn gather(snapshot: &Snapshot) -> Self {
+        let topology = &*snapshot.topology;
+        let mut zones = vec![Headcount::default(); topology.zones.len()];
+        let mut all = Headcount::default();
+        for (zone, walkable) in topology.zone_of.iter().zip(&topology.walkable) {
+            zones[*zone as usize].add(*walkable);
+            all.add(*walkable);
+        }
+        let entries = || snapshot.members.iter().map(|member| &*member.desc);
+        let read_only = || entries().filter(|entry| entry.read_only);
+        Self {
+            zones: zones.into(),
+            all,
+            oldest_registered: entries().map(|entry| entry.registered_at()).min().unwrap_or(0),
+            read_only: read_only().count(),
+            read_only_states: entries().filter(|entry| entry.state == State::ReadOnly).count(),
+            oldest_read_only_updated: read_only()
+                .map(|entry| entry.read_only_updated_timestamp.max(0))
+                .min()
+                .unwrap_or(0),
+        }
+    }
+
+    /// How many members `zone` has; all of them for `None`.
+    #[inline]
+    pub(crate) fn of(&self, zone: Option<u32>) -> Headcount {
+        zone.map_or(self.all, |zone| self.zones[zone as usize])
+    }
+}
