@@ -44,7 +44,7 @@ impl Distributor {
             }
         };
         let now = self.clock.now_secs();
-        match do_batch(&snapshot, op, tokens, now, &self.background, call).await {
+        match do_batch(&*snapshot, op, tokens, now, &self.background, call).await {
             Ok(_report) => {
                 self.metrics.quorum_ok.increment(1);
                 self.metrics.replicas_acked.record(acked.load(Ordering::Relaxed) as f64);

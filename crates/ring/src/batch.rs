@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::operation::Operation;
 use crate::quorum::{Failure, FailureReason, Family, ItemTracker, Verdict};
-use crate::snapshot::{Instance, Snapshot};
+use crate::snapshot::Instance;
+use crate::view::View;
 
 /// What one call to an instance failed with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,8 +62,8 @@ pub enum BatchError {
     },
 }
 
-/// Writes an item per token to the instances that own it: `call` is run once per instance, concurrently, with the
-/// indexes of its items in ascending order.
+/// Writes an item per token to the instances that own it in `view`, a ring or a tenant's shard of it: `call` is run once
+/// per instance, concurrently, with the indexes of its items in ascending order.
 ///
 /// Returns as soon as every item is on a quorum of its owners, or one item cannot be. The calls not yet answered then go
 /// on, at most one per instance, as work of `background`, which also bounds their life; so they do when this future is
@@ -78,7 +79,7 @@ pub enum BatchError {
 /// Cortex's `DoBatch`. Differs in two points: each item is counted as done once, where further successes of one item
 /// stood in for another; and instances are told apart by id, where two on one address were one with a double vote.
 pub async fn do_batch<F, Fut>(
-    snapshot: &Snapshot,
+    view: &impl View,
     op: Operation,
     tokens: &[u32],
     now: i64,
@@ -89,7 +90,7 @@ where
     F: Fn(Arc<Instance>, Vec<usize>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), CallError>> + Send + 'static,
 {
-    let Plan { items, calls } = Plan::new(snapshot, op, tokens, now)?;
+    let Plan { items, calls } = Plan::new(view, op, tokens, now)?;
     let call = Arc::new(call);
     let (answers, mut answered) = mpsc::channel(calls.len().max(1));
     for (number, planned) in calls.iter().enumerate() {
@@ -127,22 +128,23 @@ struct PlannedCall {
 }
 
 impl Plan {
-    fn new(snapshot: &Snapshot, op: Operation, tokens: &[u32], now: i64) -> Result<Self, BatchError> {
+    fn new(view: &impl View, op: Operation, tokens: &[u32], now: i64) -> Result<Self, BatchError> {
         const NO_CALL: u32 = u32::MAX;
-        if snapshot.members.is_empty() {
+        if view.is_empty() {
             return Err(BatchError::NoInstances);
         }
+        let members = &view.snapshot().members;
         let mut items = Vec::with_capacity(tokens.len());
         let mut calls: Vec<PlannedCall> = Vec::new();
-        let mut call_of = vec![NO_CALL; snapshot.members.len()];
+        let mut call_of = vec![NO_CALL; members.len()];
         for (item, &token) in tokens.iter().enumerate() {
-            let replicas = snapshot.get(token, op, now)?;
+            let replicas = view.get(token, op, now)?;
             items.push(ItemTracker::new(replicas.len(), replicas.max_errors()));
             for place in replicas.places {
                 let call = &mut call_of[place as usize];
                 if *call == NO_CALL {
                     *call = calls.len() as u32;
-                    let instance = Arc::clone(&snapshot.members[place as usize]);
+                    let instance = Arc::clone(&members[place as usize]);
                     calls.push(PlannedCall { instance, items: Vec::new() });
                 }
                 calls[*call as usize].items.push(item);

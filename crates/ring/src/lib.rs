@@ -1,6 +1,7 @@
 //! Who owns which token: the ring as it is stored, merged, read and asked, in agreement with Cortex to the last bit.
 
 mod batch;
+mod blocks;
 mod codec;
 mod compare;
 mod desc;
@@ -34,6 +35,7 @@ mod waits;
 mod walk;
 
 pub use self::batch::{BatchError, BatchReport, CallError, do_batch};
+pub use self::blocks::{gateways_of, owns_block, owns_tenant};
 pub use self::codec::{MAX_DECODED_BYTES, RingCodec, decode_single, encode_single};
 pub use self::compare::Comparison;
 pub use self::desc::{Desc, InstanceDesc, NotReady, State, UnknownState};

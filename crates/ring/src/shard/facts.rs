@@ -1,6 +1,6 @@
 //! [`Facts`]: what selecting a shard wants to know about the ring as a whole.
 
-use crate::desc::State;
+use crate::desc::{InstanceDesc, State};
 use crate::snapshot::Snapshot;
 
 /// What selecting a shard wants to know about the ring as a whole; changes only when shards do.
@@ -49,7 +49,7 @@ impl Facts {
         Self {
             zones: zones.into(),
             all,
-            oldest_registered: entries().map(|entry| entry.registered_at()).min().unwrap_or(0),
+            oldest_registered: entries().map(InstanceDesc::registered_at).min().unwrap_or(0),
             read_only: read_only().count(),
             read_only_states: entries().filter(|entry| entry.state == State::ReadOnly).count(),
             oldest_read_only_updated: read_only()

@@ -168,7 +168,7 @@ mod tests {
     fn ring(members: usize) -> Snapshot {
         let entry = |place: usize| InstanceDesc {
             zone: format!("z{}", place % 3).into(),
-            tokens: if place % 5 == 0 { vec![] } else { vec![place as u32] }.into(),
+            tokens: if place.is_multiple_of(5) { vec![] } else { vec![place as u32] }.into(),
             ..InstanceDesc::default()
         };
         let desc: Desc = (0..members).map(|place| (format!("i{place:05}"), entry(place))).collect();
@@ -192,7 +192,7 @@ mod tests {
             prop_assert!((0..members + 64).all(|place| shard.contains(place) == picked.contains(&place)));
             for there in shard.zones() {
                 let inside = || picked.iter().filter(|place| *place % 3 == there.zone as usize);
-                let with_tokens = inside().filter(|place| *place % 5 != 0).count();
+                let with_tokens = inside().filter(|place| !place.is_multiple_of(5)).count();
                 prop_assert_eq!(there.count, Headcount { members: inside().count(), with_tokens });
                 prop_assert!(there.count.members > 0);
             }

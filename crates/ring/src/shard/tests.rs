@@ -60,23 +60,22 @@ pub(super) fn any_ring() -> impl Strategy<Value = Desc> {
     let state = prop_oneof![3 => Just(State::Active), 2 => prop::sample::select(State::KNOWN.to_vec())];
     let read_only = (prop::bool::weighted(0.2), since.clone());
     let entry = (0..4usize, vec(token, 0..6), state, since, read_only);
+    let entry =
+        entry.prop_map(|(zone, tokens, state, registered_timestamp, (read_only, changed))| InstanceDesc {
+            timestamp: NOW,
+            state,
+            tokens: tokens.into(),
+            zone: ["", "a", "b", "c"][zone].into(),
+            registered_timestamp,
+            read_only,
+            read_only_updated_timestamp: changed,
+            ..InstanceDesc::default()
+        });
     vec(entry, 0..18).prop_map(|entries| {
-        let entry = |(place, entry): (usize, (usize, Vec<u32>, State, i64, (bool, i64)))| {
-            let (zone, tokens, state, registered_timestamp, (read_only, changed)) = entry;
-            let entry = InstanceDesc {
-                addr: format!("{place}:1").into(),
-                timestamp: NOW,
-                state,
-                tokens: tokens.into(),
-                zone: ["", "a", "b", "c"][zone].into(),
-                registered_timestamp,
-                read_only,
-                read_only_updated_timestamp: changed,
-                ..InstanceDesc::default()
-            };
-            (format!("i{place}"), entry)
+        let named = |(place, entry)| {
+            (format!("i{place}"), InstanceDesc { addr: format!("{place}:1").into(), ..entry })
         };
-        entries.into_iter().enumerate().map(entry).collect()
+        entries.into_iter().enumerate().map(named).collect()
     })
 }
 

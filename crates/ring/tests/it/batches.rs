@@ -314,3 +314,27 @@ proptest! {
         prop_assert_eq!(Some(result), expected);
     }
 }
+
+#[tokio::test]
+async fn a_batch_for_a_shard_calls_its_members_only() {
+    let members = (0..60u32).map(|n| active(&format!("i{n}"), "", &[n << 26, (n << 26) + 77]));
+    let ring = snapshot(&members.collect());
+    let shard = ring.shuffle_shard("tenant", 4);
+    let called = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::clone(&called);
+    let call = move |instance: Arc<ringkit_ring::Instance>, _: Vec<usize>| {
+        calls.lock().unwrap().push(instance.id.to_string());
+        async { Ok(()) }
+    };
+    let tokens: Vec<_> = (0..100u32).map(|n| n.wrapping_mul(2_654_435_761)).collect();
+    let background = Supervisor::new("test");
+    let report = do_batch(&shard, Operation::WRITE, &tokens, NOW, &background, call).await.unwrap();
+    assert_eq!(report.calls, 4);
+    while called.lock().unwrap().len() < report.calls {
+        tokio::task::yield_now().await;
+    }
+    let mut called = called.lock().unwrap().clone();
+    called.sort();
+    let members: Vec<_> = shard.instances().map(|member| member.id.to_string()).collect();
+    assert_eq!(called, members);
+}

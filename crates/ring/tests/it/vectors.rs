@@ -1,6 +1,7 @@
 //! Outcomes recorded from Cortex, case by case.
 
 mod batch;
+mod blocks;
 mod codec;
 mod compare;
 mod dskit;

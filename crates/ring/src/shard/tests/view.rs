@@ -20,7 +20,7 @@ fn large_ring() -> impl Strategy<Value = Desc> {
         let entry = |(place, (zone, count, state, fresh)): (usize, (usize, usize, State, bool))| {
             let own = tokens.iter().skip(place).step_by(entries.len()).take(count).copied();
             let mut own: Vec<_> = own.collect();
-            if mess == 2 && place % 5 == 0 {
+            if mess == 2 && place.is_multiple_of(5) {
                 own.reverse();
             }
             let entry = InstanceDesc {
