@@ -2,6 +2,7 @@
 
 mod batch;
 mod blocks;
+mod cancel;
 mod codec;
 mod compare;
 mod desc;
@@ -30,12 +31,14 @@ mod strategy;
 pub mod token;
 mod tokens;
 mod topology;
+mod until_quorum;
 mod view;
 mod waits;
 mod walk;
 
 pub use self::batch::{BatchError, BatchReport, CallError, do_batch};
 pub use self::blocks::{gateways_of, owns_block, owns_tenant};
+pub use self::cancel::{Cancellation, Cancelled};
 pub use self::codec::{MAX_DECODED_BYTES, RingCodec, decode_single, encode_single};
 pub use self::compare::Comparison;
 pub use self::desc::{Desc, InstanceDesc, NotReady, State, UnknownState};
@@ -58,6 +61,11 @@ pub use self::snapshot::{Instance, Snapshot};
 pub use self::strategy::Strategy;
 pub use self::token::search_token;
 pub use self::tokens::Tokens;
+pub use self::until_quorum::{
+    Answers, DoAllOptions, FanoutError, Fault, PartialData, ReplicaCall, UntilQuorumOptions, ZoneOrder, do_all,
+    do_multi_until_quorum, do_multi_until_quorum_keeping_successes, do_until_quorum, do_until_quorum_in_background,
+    do_until_quorum_keeping_successes,
+};
 pub use self::view::View;
 pub use self::waits::Unsettled;
 pub use ringkit_kv::EntryId;
