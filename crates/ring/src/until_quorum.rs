@@ -240,8 +240,14 @@ impl<E: fmt::Display> Request<'_, E> {
         L: Leftovers<Fut, C>,
     {
         validate(set)?;
-        let UntilQuorumOptions { minimize_requests, hedging_delay, is_terminal_error, zone_order, seed, stop } =
-            self.options;
+        let UntilQuorumOptions {
+            minimize_requests,
+            hedging_delay,
+            is_terminal_error,
+            zone_order,
+            seed,
+            stop,
+        } = self.options;
         let tracker =
             QuorumTracker::new(set, *minimize_requests, *hedging_delay, zone_order, seed_of(*seed, number));
         let engine = Engine {

@@ -134,7 +134,8 @@ impl Decide for AllTracker {
         self.calls[place] = if ok { Call::Succeeded } else { Call::Failed };
         self.replies.record(place, ok);
         self.verdict = if reply == Reply::Terminal { Verdict::Terminal } else { self.judge() };
-        if !ok && self.verdict == Verdict::Pending
+        if !ok
+            && self.verdict == Verdict::Pending
             && let Some(next) = self.held.pop_front()
         {
             self.start(next);

@@ -11,9 +11,9 @@ use futures::{StreamExt as _, TryFuture};
 use ringkit_runtime::{CancellationToken, Supervisor};
 use tokio::time::Sleep;
 
+use super::ReplicaCall;
 use super::error::{FanoutError, Fault};
 use super::tracker::{Action, Decide, Reply, Verdict};
-use super::ReplicaCall;
 use crate::cancel::Cancellation;
 use crate::replicas::ReplicationSet;
 use crate::snapshot::Instance;
@@ -110,12 +110,11 @@ async fn elapsed(tick: Pin<&mut Option<Sleep>>) {
     }
 }
 
-fn decided_by<E>(
-    set: &ReplicationSet,
-    verdict: Verdict,
-    last: Option<(usize, Fault<E>)>,
-) -> FanoutError<E> {
-    #[expect(clippy::expect_used, reason = "invariant: only a failure that was just recorded fails a request")]
+fn decided_by<E>(set: &ReplicationSet, verdict: Verdict, last: Option<(usize, Fault<E>)>) -> FanoutError<E> {
+    #[expect(
+        clippy::expect_used,
+        reason = "invariant: only a failure that was just recorded fails a request"
+    )]
     let (place, fault) = last.expect("a failed request has a failure");
     let instance = Arc::clone(&set.instances[place]);
     match fault {
@@ -359,4 +358,3 @@ impl<Fut: TryFuture> Future for Answer<Fut> {
         Poll::Ready((self.place, outcome))
     }
 }
-

@@ -7,6 +7,7 @@
 )]
 
 mod batches;
+mod fanout;
 mod laws;
 mod readers;
 mod support;
