@@ -20,7 +20,7 @@ use ringkit_runtime::{CancellationToken, Supervisor};
 pub use self::all::{Answers, do_all};
 use self::engine::{Dropped, Engine, HandedOver, Leftovers, Owed};
 pub use self::error::{FanoutError, Fault, PartialData};
-pub use self::options::{DoAllOptions, UntilQuorumOptions, ZoneOrder};
+pub use self::options::{DoAllOptions, UntilQuorumOptions, ZoneOrder, ZoneSorter};
 use self::tracker::{QuorumTracker, seed_of};
 use crate::replicas::ReplicationSet;
 use crate::snapshot::Instance;

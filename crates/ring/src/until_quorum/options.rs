@@ -40,6 +40,9 @@ impl<E> Default for UntilQuorumOptions<E> {
     }
 }
 
+/// Sorts the names of zones.
+pub type ZoneSorter = Arc<dyn Fn(&mut Vec<SmolStr>) + Send + Sync>;
+
 /// In which order zones are called when not all are.
 #[derive(Clone, Default)]
 pub enum ZoneOrder {
@@ -49,7 +52,7 @@ pub enum ZoneOrder {
     /// These first, in this order; then the others, drawn. Names of no zone are ignored.
     Preferred(Vec<SmolStr>),
     /// As the function leaves the names, which it gets in an order drawn anew. Names that it drops come last.
-    By(Arc<dyn Fn(&mut Vec<SmolStr>) + Send + Sync>),
+    By(ZoneSorter),
 }
 
 impl fmt::Debug for ZoneOrder {
