@@ -63,7 +63,7 @@ pub use self::token::search_token;
 pub use self::tokens::Tokens;
 pub use self::until_quorum::{
     Answers, DoAllOptions, FanoutError, Fault, PartialData, ReplicaCall, UntilQuorumOptions, ZoneOrder,
-    do_all, do_multi_until_quorum, do_multi_until_quorum_keeping_successes, do_until_quorum,
+    ZoneSorter, do_all, do_multi_until_quorum, do_multi_until_quorum_keeping_successes, do_until_quorum,
     do_until_quorum_in_background, do_until_quorum_keeping_successes,
 };
 pub use self::view::View;

@@ -91,7 +91,8 @@ impl<'a> Replicas<'a> {
             instances: self.iter().map(Arc::clone).collect(),
             max_errors: self.max_errors,
             max_unavailable_zones: self.max_unavailable_zones,
-            zone_awareness_enabled: self.snapshot.options.zone_awareness_enabled,
+            // A key's replicas may fail one by one, in whatever zones: that is no set to be asked by zone.
+            zone_awareness_enabled: self.snapshot.options.zone_awareness_enabled && self.max_errors == 0,
         }
     }
 }
@@ -115,7 +116,7 @@ pub struct ReplicationSet {
     pub max_errors: usize,
     /// In how many zones instances may fail; used instead of `max_errors` when it is not 0.
     pub max_unavailable_zones: usize,
-    /// Whether the ring spreads replicas over zones. Then a read that may lose no zone is still decided zone by zone.
+    /// Whether this is a set of whole zones. Then a read that may lose no zone is still decided zone by zone.
     pub zone_awareness_enabled: bool,
 }
 

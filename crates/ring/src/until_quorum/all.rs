@@ -10,8 +10,8 @@ use super::engine::{Dropped, Engine};
 use super::error::{FanoutError, PartialData};
 use super::options::DoAllOptions;
 use super::tracker::{Action, Call, Decide, Reply, Verdict};
-use crate::replicas::ReplicationSet;
 use crate::quorum::ReadTracker;
+use crate::replicas::ReplicationSet;
 
 /// What [`do_all`] got.
 #[derive(Debug)]

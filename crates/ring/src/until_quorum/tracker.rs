@@ -12,8 +12,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use smol_str::SmolStr;
 
 use super::options::ZoneOrder;
-use crate::replicas::ReplicationSet;
 use crate::quorum::{CountTracker, ReadTracker, ZoneTracker};
+use crate::replicas::ReplicationSet;
 
 /// What the shell asks of whoever decides. Instances are told by their places in the set.
 pub(super) trait Decide {

@@ -91,7 +91,7 @@ proptest! {
         let options = RingOptions { zone_awareness_enabled: zone_aware, ..RingOptions::default() };
         let ring = Snapshot::first_sight(&desc, 1000, &options);
 
-        let owners = ring.get(key * 10, Operation::WRITE, 1000).unwrap();
+        let owners = ring.get(key * 10, Operation::WRITE, 1000).unwrap().to_set();
         let mut item = ItemTracker::new(owners.len(), owners.max_errors);
         let place = |instance: &Instance| instance.id.parse::<usize>().unwrap();
         let mut acknowledged = Vec::new();
@@ -107,7 +107,7 @@ proptest! {
         }
         prop_assume!(is_written);
 
-        let set = ring.replication_set(Operation::READ, 1000).unwrap();
+        let set = ring.replication_set(Operation::READ, 1000).unwrap().to_set();
         let options = UntilQuorumOptions { minimize_requests: minimize, seed: Some(seed), ..everybody() };
         let call = async |call: ReplicaCall| {
             let id = call.instance.id.to_string();
