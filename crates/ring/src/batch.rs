@@ -70,6 +70,10 @@ pub enum BatchError {
 /// dropped. A call that panics, or ends without an answer because `background` stopped, counts as a server error.
 /// `now` is in Unix seconds.
 ///
+/// `call`, with all that it has captured, is dropped once: when the last call has ended, even if one panicked, or at once
+/// if nobody is called. What belongs to the request and is to be freed or counted then belongs into it. A deadline is the
+/// caller's: a timeout around this future, or [`Cancellation::until`](crate::Cancellation::until) for one with a cause.
+///
 /// # Errors
 ///
 /// See [`BatchError`]; [`BatchError::Failed`] names the first decisive reply.

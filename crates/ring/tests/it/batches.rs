@@ -1,5 +1,7 @@
 //! Batches against instances that answer, fail, panic, hang or stop.
 
+mod ending;
+
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

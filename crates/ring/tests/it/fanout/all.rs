@@ -47,6 +47,23 @@ async fn as_many_may_fail_as_are_tolerated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_failure_more_than_tolerated_is_one_too_many() {
+    let first_fail = |count: usize| {
+        let mut stage = stage([]);
+        stage.roles = ["a1", "b1", "c1"].into_iter().take(count).map(|id| (id, Fail(0))).collect();
+        stage
+    };
+    for tolerated in 0..3 {
+        for set in [set("a1 b1 c1 d1", tolerated, 0), set("a1 b1 c1 d1", 0, tolerated)] {
+            let results = asked(&first_fail(tolerated), &set, &at_once()).await;
+            assert_eq!(results.split(' ').count(), 4 - tolerated, "as soon as the others are complete");
+            let one_more = asked(&first_fail(tolerated + 1), &set, &at_once()).await;
+            assert!(one_more.ends_with("failed"), "{one_more}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_first_results_of_a_quorum_come_in_order_of_arrival() {
     let stage = stage([("a1", Does::Answer(2)), ("b1", Hang)]);
     let answers = ask(&stage, &set("a1 b1 c1", 1, 0), &at_once()).await.unwrap();
