@@ -74,11 +74,7 @@ impl<E: fmt::Display, C, L> Engine<'_, E, C, L> {
                 biased;
                 cancelled = stop.cancelled() => return Err(cancelled.into()),
                 Some((place, outcome)) = flight.calls.next() => {
-                    let reply = match &outcome {
-                        Ok(_) => Reply::Ok,
-                        Err(Fault::Error(error)) if is_terminal(error) => Reply::Terminal,
-                        Err(_) => Reply::Failed,
-                    };
+                    let reply = reply_of(&outcome, is_terminal);
                     // The reply of a cancelled call counts for nothing.
                     if flight.slots[place].is_cancelled {
                         flight.discard(outcome.ok());
@@ -87,8 +83,8 @@ impl<E: fmt::Display, C, L> Engine<'_, E, C, L> {
                     match outcome {
                         Ok(value) => flight.keep(place, value),
                         Err(fault) => {
-                            let instance = &set.instances[place];
-                            tracing::debug!(instance = %instance.id, zone = %instance.zone(), error = %fault, "a call failed");
+                            let id = &set.instances[place].id;
+                            tracing::debug!(instance = %id, error = %fault, "a call failed");
                             faults.push((place, fault));
                         }
                     }
@@ -100,6 +96,14 @@ impl<E: fmt::Display, C, L> Engine<'_, E, C, L> {
                 }
             }
         }
+    }
+}
+
+fn reply_of<T, E>(outcome: &Result<T, Fault<E>>, is_terminal: fn(&E) -> bool) -> Reply {
+    match outcome {
+        Ok(_) => Reply::Ok,
+        Err(Fault::Error(error)) if is_terminal(error) => Reply::Terminal,
+        Err(_) => Reply::Failed,
     }
 }
 

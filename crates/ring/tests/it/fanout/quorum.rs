@@ -1,6 +1,9 @@
 //! Who is asked, what is returned, and when it has failed.
 
+use ringkit_ring::{Desc, Operation, RingOptions, Snapshot};
+
 use super::*;
+use crate::support::active;
 
 #[tokio::test(start_paused = true)]
 async fn nobody_to_ask_is_an_empty_answer_whatever_is_tolerated() {
@@ -159,4 +162,32 @@ async fn a_call_is_told_how_many_it_is_one_of() {
     let told = async |call: ReplicaCall| Ok::<_, String>(call.replicas);
     let results = do_until_quorum(&set("a1 b1 c1", 1, 0), &everybody(), told, drop).await.unwrap();
     assert_eq!(results, [3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sets_of_a_zone_aware_ring_are_read_by_instance_for_a_key_and_by_zone_as_a_whole() {
+    let members = ["a1", "a2", "b1", "b2", "c1", "c2"];
+    let entry = |(at, id): (u32, &str)| active(id, &id[..1], &[at * 10]);
+    let desc: Desc = (0..).zip(members).map(entry).collect();
+    let options = RingOptions { zone_awareness_enabled: true, ..RingOptions::default() };
+    let ring = Snapshot::first_sight(&desc, 1000, &options);
+    let read = |set: ReplicationSet| async move {
+        let stage = stage([("b1", Does::Fail(0))]);
+        told(stage.ask(&set, &everybody()).await)
+    };
+    let key = ring.get(5, Operation::READ, 1000).unwrap().to_set();
+    assert_eq!((key.max_errors, key.zone_awareness_enabled), (1, false));
+    assert_eq!(read(key).await.split(' ').count(), 2);
+    let whole = ring.replication_set(Operation::READ, 1000).unwrap().to_set();
+    assert_eq!((whole.max_unavailable_zones, whole.zone_awareness_enabled), (1, true));
+    assert_eq!(read(whole).await, "a1 a2 c1 c2");
+    // With a zone down none may be lost any more, and the set is still one of zones.
+    let mut down = desc.clone();
+    let mut dead = active("c1", "c", &[40]).1;
+    dead.timestamp = 0;
+    down.insert("c1", dead);
+    let ring = Snapshot::first_sight(&down, 1000, &options);
+    let whole = ring.replication_set(Operation::READ, 1000).unwrap().to_set();
+    assert_eq!((whole.max_unavailable_zones, whole.zone_awareness_enabled), (0, true));
+    assert_eq!(read(whole).await, "(b1:1) b1 failed");
 }
