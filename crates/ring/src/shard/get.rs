@@ -55,7 +55,7 @@ impl<'a> Shard<'a> {
         let mut walk = Walk::new(&crowd, op, snapshot.replication_factor(), passed_over);
         let mut offer =
             |member: usize| walk.offer(member, topology.zone_of[member] as usize, snapshot.states[member]);
-        if members.is_searched() {
+        if members.is_searched(snapshot) {
             for (_, member) in self.by_distance(members, token) {
                 if offer(member as usize) {
                     break;

@@ -1,5 +1,7 @@
 //! Which places a shard has, in little memory.
 
+use std::sync::OnceLock;
+
 use smallvec::SmallVec;
 
 use crate::shard::facts::Headcount;
@@ -41,11 +43,11 @@ pub(crate) struct ShardMembers {
     places: Places,
     len: usize,
     zones: Box<[ZoneMembers]>,
-    /// Whether a lookup searches the tokens of each member rather than walking along those of the ring.
-    is_searched: bool,
+    /// Whether the tokens of each member ascend; looked into by the first lookup that wants to know.
+    is_sorted: OnceLock<bool>,
 }
 
-/// In the smaller of two forms.
+/// In one of two forms.
 #[derive(Debug)]
 enum Places {
     /// Ascending.
@@ -75,18 +77,13 @@ impl ShardMembers {
             zones[at].count.add(topology.walkable[place]);
         }
         let len = set.len;
-        // A search costs some dozens of steps, and there is one per member; the walk passes a multiple of the others per
-        // member. Stored lists need not be sorted, and of tokens claimed twice only the ring's table knows the owner.
-        let tokens_of = |place: usize| &snapshot.members[place].desc.tokens;
-        let is_searched = 8 * len * len < snapshot.members.len()
-            && topology.duplicates == 0
-            && bits(&set.words).all(|place| tokens_of(place).is_sorted());
-        let places = if len * u32::BITS as usize <= set.words.len() * u64::BITS as usize {
+        // Bits are faster to look into, so a list has to save much.
+        let places = if len * size_of::<u32>() * 8 <= set.words.len() * size_of::<u64>() {
             Places::List(bits(&set.words).map(|place| place as u32).collect())
         } else {
             Places::Bits(set.words.into_vec().into())
         };
-        Self { places, len, zones: zones.into_vec().into(), is_searched }
+        Self { places, len, zones: zones.into_vec().into(), is_sorted: OnceLock::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -128,10 +125,16 @@ impl ShardMembers {
         self.zones.iter().filter(shares).count()
     }
 
-    /// Whether a lookup searches the tokens of each member rather than walking along those of the ring.
+    /// Whether a lookup does better to search the tokens of each member than to walk along those of the ring.
+    ///
+    /// A search costs some steps per member, the walk passes a number of others per member. Stored lists need not be
+    /// sorted, and of tokens claimed twice only the ring's table knows the owner.
     #[inline]
-    pub(crate) fn is_searched(&self) -> bool {
-        self.is_searched
+    pub(crate) fn is_searched(&self, snapshot: &Snapshot) -> bool {
+        let is_sorted = || self.iter().all(|place| snapshot.members[place].desc.tokens.is_sorted());
+        4 * self.len * self.len < snapshot.members.len()
+            && snapshot.topology.duplicates == 0
+            && *self.is_sorted.get_or_init(is_sorted)
     }
 
     /// Memory taken, in bytes.

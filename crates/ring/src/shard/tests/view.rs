@@ -130,7 +130,8 @@ proptest! {
 fn both_ways_to_look_up_were_taken() {
     let desc: Desc = even_ring(400, 3, 8, 1).into_iter().collect();
     let snapshot = Snapshot::first_sight(&desc, NOW, &options(true, Dialect::Cortex, true));
-    let searched =
-        |size| snapshot.shuffle_shard("tenant", size).members.is_some_and(|members| members.is_searched());
+    let searched = |size| {
+        snapshot.shuffle_shard("tenant", size).members.is_some_and(|members| members.is_searched(&snapshot))
+    };
     assert_eq!((searched(6), searched(60)), (true, false));
 }
