@@ -1,65 +1,111 @@
-//! New tokens for an instance.
+//! New tokens for an instance: [`TokenStrategy`] says how they are chosen, and each way has a module of its own.
+//!
+//! All ways keep the rules that matter to the ring: tokens ascend, none comes twice, and none is claimed by anybody yet.
+//! Which positions they are is free, so instances of one ring may choose differently.
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
+mod minimize_spread;
+mod random;
+mod spread_minimizing;
 
+use std::sync::Arc;
+
+use ringkit_kv::EntryId;
+
+pub use self::minimize_spread::MinimizeSpread;
+pub use self::random::TokenGenerator;
+pub use self::spread_minimizing::{SpreadMinimizing, SpreadMinimizingError, ZonePlacement};
 use crate::desc::Desc;
 
-/// Chooses tokens that nobody in the ring claims.
-#[derive(Debug)]
-pub struct TokenGenerator {
-    random: StdRng,
+/// What an instance asks of its [`TokenStrategy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenRequest<'a> {
+    /// Id of the instance. Its entry in the ring, if there is one, tells the tokens that it has already.
+    pub id: &'a str,
+    /// Its zone as configured; empty = none. What an entry in the ring says about it does not count.
+    pub zone: &'a str,
+    /// How many new tokens it needs.
+    pub n: usize,
+    /// Whether it rather takes tokens that are not so well placed than waits for others.
+    pub force: bool,
 }
 
-impl TokenGenerator {
-    /// Tokens drawn evenly from the whole circle. The same seed gives the same tokens for the same rings; without one the
-    /// operating system seeds.
-    pub fn random(seed: Option<u64>) -> Self {
-        Self { random: StdRng::seed_from_u64(seed.unwrap_or_else(rand::random)) }
-    }
+/// Why there are no tokens. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// Another instance of the zone registered earlier and has no tokens yet. Where its tokens will lie decides which are
+    /// good for this one, so come back once it has them, or insist by [`TokenRequest::force`].
+    #[error("instance `{before}` of the same zone registered earlier and has no tokens yet")]
+    Contended {
+        /// Who is to choose before.
+        before: EntryId,
+    },
+    /// The instance before this one in the order of their indexes is not there yet; wait for it.
+    #[error("the instance \"{predecessor}\" has not been registered to the ring or has no tokens yet")]
+    PredecessorMissing {
+        /// Its id.
+        predecessor: String,
+    },
+    /// There are fewer free positions to choose from than tokens asked for.
+    #[error("only {available} of {requested} tokens are free to take")]
+    Exhausted {
+        /// How many tokens were asked for.
+        requested: usize,
+        /// How many there are.
+        available: usize,
+    },
+}
 
-    /// `n` distinct tokens that no instance of `taken` claims, ascending.
-    ///
-    /// Fewer only if hardly a position is left free.
-    pub fn generate(&mut self, n: usize, taken: &Desc) -> Vec<u32> {
-        self.generate_avoiding(n, || taken.iter().flat_map(|(_, entry)| entry.tokens.iter().copied()))
-    }
-
-    /// As [`TokenGenerator::generate`], for tokens taken from elsewhere; `taken` is iterated once per round of drawing,
-    /// which is once or twice as a rule.
-    pub fn generate_avoiding<I: Iterator<Item = u32>>(
-        &mut self,
-        n: usize,
-        taken: impl Fn() -> I,
-    ) -> Vec<u32> {
-        /// On a circle that is half full, one token in 2⁶⁴ is still missing after so many rounds.
-        const MAX_ROUNDS: usize = 64;
-        let mut tokens = Vec::with_capacity(n);
-        for _ in 0..MAX_ROUNDS {
-            if tokens.len() == n {
-                break;
-            }
-            let missing = n - tokens.len();
-            tokens.extend(std::iter::repeat_with(|| self.random.random::<u32>()).take(missing));
-            tokens.sort_unstable();
-            tokens.dedup();
-            remove_taken(&mut tokens, taken());
+impl GenerateError {
+    /// Whether the same request may succeed later, when others have joined.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Contended { .. } | Self::PredecessorMissing { .. } => true,
+            Self::Exhausted { .. } => false,
         }
-        tokens
     }
 }
 
-/// Removes from the ascending `tokens` those that are taken.
-///
-/// The few new tokens are looked up for each taken one, which is cheaper than collecting all that are taken.
-fn remove_taken(tokens: &mut Vec<u32>, taken: impl Iterator<Item = u32>) {
-    // One bit per 65,536 positions: nearly all taken tokens are told apart from the new ones by that alone.
-    let mut near = [0u64; 1024];
-    tokens.iter().for_each(|token| near[(token >> 22) as usize] |= 1 << (token >> 16 & 63));
-    let mut lost: Vec<u32> = taken
-        .filter(|token| near[(token >> 22) as usize] >> (token >> 16 & 63) & 1 == 1)
-        .filter(|token| tokens.binary_search(token).is_ok())
-        .collect();
-    lost.sort_unstable();
-    tokens.retain(|token| lost.binary_search(token).is_err());
+/// How an instance chooses its tokens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TokenStrategy {
+    /// Evenly at random. Needs many tokens per instance to even out the ring.
+    Random(TokenGenerator),
+    /// Where they take most from those of the zone that own most: Cortex's `minimize-spread`.
+    MinimizeSpread(MinimizeSpread),
+    /// Where the number in the instance's name puts them, once and for all: dskit's spread-minimizing tokens.
+    SpreadMinimizing(Arc<SpreadMinimizing>),
+}
+
+impl TokenStrategy {
+    /// Exactly `request.n` tokens that nobody in `ring` claims, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`GenerateError::Contended`] if it is another's turn, which only minimize-spread minds and `force` overrules;
+    /// [`GenerateError::Exhausted`] if there are too few free positions.
+    pub fn generate(&mut self, request: &TokenRequest<'_>, ring: &Desc) -> Result<Vec<u32>, GenerateError> {
+        let tokens = match self {
+            Self::Random(random) => random.generate(request.n, ring),
+            Self::MinimizeSpread(minimize_spread) => minimize_spread.generate(request, ring)?,
+            Self::SpreadMinimizing(fixed) => fixed.generate(request.n, ring),
+        };
+        if tokens.len() < request.n {
+            return Err(GenerateError::Exhausted { requested: request.n, available: tokens.len() });
+        }
+        Ok(tokens)
+    }
+
+    /// Whether an instance may join `ring` now, apart from finding tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`GenerateError::PredecessorMissing`] if spread-minimizing tokens are taken in turn, and it is not this one's yet.
+    pub fn can_join(&self, ring: &Desc) -> Result<(), GenerateError> {
+        match self {
+            Self::Random(_) | Self::MinimizeSpread(_) => Ok(()),
+            Self::SpreadMinimizing(fixed) => fixed.can_join(ring),
+        }
+    }
 }

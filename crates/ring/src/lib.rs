@@ -5,6 +5,7 @@ mod blocks;
 mod cancel;
 mod codec;
 mod compare;
+mod counts;
 mod desc;
 mod difference;
 mod error;
@@ -12,6 +13,7 @@ mod follow;
 mod generate;
 mod go_rand;
 mod health;
+mod listing;
 mod lookup;
 mod members;
 mod merge;
@@ -30,6 +32,7 @@ mod shard;
 mod snapshot;
 mod strategy;
 pub mod token;
+mod token_ranges;
 mod tokens;
 mod topology;
 mod until_quorum;
@@ -42,10 +45,14 @@ pub use self::blocks::{gateways_of, owns_block, owns_tenant};
 pub use self::cancel::{Cancellation, Cancelled};
 pub use self::codec::{MAX_DECODED_BYTES, RingCodec, decode_single, encode_single};
 pub use self::compare::Comparison;
+pub use self::counts::{Count, Counts};
 pub use self::desc::{Desc, InstanceDesc, NotReady, State, UnknownState};
 pub use self::difference::{Difference, find_difference};
 pub use self::error::Error;
-pub use self::generate::TokenGenerator;
+pub use self::generate::{
+    GenerateError, MinimizeSpread, SpreadMinimizing, SpreadMinimizingError, TokenGenerator, TokenRequest,
+    TokenStrategy, ZonePlacement,
+};
 pub use self::health::{first_seen, is_fresh};
 pub use self::members::{Members, MembersIter};
 pub use self::merge::{FutureTimestamp, MAX_CLOCK_SKEW_SECS, Merged, merge, remove_tombstones};
@@ -62,6 +69,7 @@ pub use self::shard::{Shard, expected_instances, shard_seed};
 pub use self::snapshot::{Instance, Snapshot};
 pub use self::strategy::Strategy;
 pub use self::token::search_token;
+pub use self::token_ranges::{TokenRanges, TokenRangesError};
 pub use self::tokens::Tokens;
 pub use self::until_quorum::{
     Answers, DoAllOptions, FanoutError, Fault, PartialData, ReplicaCall, UntilQuorumOptions, ZoneOrder,
