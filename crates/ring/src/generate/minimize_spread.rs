@@ -69,7 +69,11 @@ fn whose_turn<'a>(ring: &'a Desc, id: &str, zone: &str) -> Option<&'a str> {
         .iter()
         .filter(|(_, entry)| entry.zone == zone && entry.tokens.is_empty() && entry.state != State::Left)
         .map(|(other, entry)| (entry.registered_at(), other.as_str()));
-    waiting.filter(|(_, other)| *other != id).min().filter(|&first| first < (mine, id)).map(|(_, first)| first)
+    waiting
+        .filter(|(_, other)| *other != id)
+        .min()
+        .filter(|&first| first < (mine, id))
+        .map(|(_, first)| first)
 }
 
 /// All tokens of the ring in ascending order, each with the place of its owner in the low half.

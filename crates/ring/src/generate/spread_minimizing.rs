@@ -38,7 +38,9 @@ pub struct SpreadMinimizing {
 #[non_exhaustive]
 pub enum SpreadMinimizingError {
     /// No zones are configured, or too many.
-    #[error("number of zones {0} is not correct: it must be greater than 0 and less or equal than {MAX_ZONES}")]
+    #[error(
+        "number of zones {0} is not correct: it must be greater than 0 and less or equal than {MAX_ZONES}"
+    )]
     ZoneCount(usize),
     /// The instance's name does not end in a dash and a number.
     #[error("unable to extract instance id from {0:?}")]
@@ -80,7 +82,8 @@ impl SpreadMinimizing {
         Ok(Self { prefix: prefix.to_owned(), index, zone_index, in_turn, tokens: OnceLock::new() })
     }
 
-    /// All 512 tokens, ascending. Computed at the first call, which places every instance before this one too.
+    /// All 512 tokens, ascending. Computed at the first call, which places every instance before this one too: some
+    /// milliseconds for instance 100, a third of a second for instance 1,000.
     pub fn tokens(&self) -> &[u32] {
         self.tokens.get_or_init(|| {
             let placement = ZonePlacement::new(self.zone_index);
@@ -178,7 +181,8 @@ impl ZonePlacement {
         while placed.len() < TOKENS as usize {
             let left = TOKENS - placed.len() as u32;
             let wanted = (fair - owned as f64) as u32 / left / MAX_ZONES as u32 * MAX_ZONES as u32;
-            let mut giver = self.instances.peek_mut().filter(|giver| wanted > 0 && giver.0 > u64::from(wanted))?;
+            let mut giver =
+                self.instances.peek_mut().filter(|giver| wanted > 0 && giver.0 > u64::from(wanted))?;
             let (total, instance) = *giver;
             let mut range = self.tokens.get_mut(instance as usize)?.peek_mut()?;
             if range.positions() <= wanted {

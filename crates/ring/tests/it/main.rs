@@ -11,4 +11,5 @@ mod fanout;
 mod laws;
 mod readers;
 mod support;
+mod tokens;
 mod vectors;

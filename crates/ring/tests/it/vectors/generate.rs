@@ -41,7 +41,12 @@ fn spread_is_minimized_as_in_cortex() {
 fn owned_by_zone(ring: &Desc) -> Vec<(String, u64)> {
     let snapshot = Snapshot::first_sight(ring, 0, &RingOptions::default());
     let shares = snapshot.ownership().of_zone().to_vec();
-    snapshot.instances().iter().zip(shares).map(|(member, share)| (member.id.to_string(), share.positions)).collect()
+    snapshot
+        .instances()
+        .iter()
+        .zip(shares)
+        .map(|(member, share)| (member.id.to_string(), share.positions))
+        .collect()
 }
 
 #[test]
@@ -52,14 +57,14 @@ fn joiners_take_their_turns_as_in_cortex() {
         state: State::Pending,
         ..InstanceDesc::default()
     };
-    let two = |first, second| -> Desc { [("n1", waiting(first)), ("n2", waiting(second))].into_iter().collect() };
-    let got = |id, n, force, ring: &Desc| {
-        match minimize_spread(&TokenRequest { id, zone: "", n, force }, ring) {
+    let two =
+        |first, second| -> Desc { [("n1", waiting(first)), ("n2", waiting(second))].into_iter().collect() };
+    let got =
+        |id, n, force, ring: &Desc| match minimize_spread(&TokenRequest { id, zone: "", n, force }, ring) {
             Ok(tokens) => tokens.len(),
             Err(GenerateError::Contended { .. }) => 0,
             Err(other) => panic!("{other}"),
-        }
-    };
+        };
     let (in_order, tie) = (two(1, 2), two(1, 1));
     assert_eq!(got("n1", 4, false, &Desc::new()), count(rules, "empty_ring_gets"));
     assert_eq!(got("n1", 4, false, &in_order), count(rules, "n1_earlier_registered_gets"));
