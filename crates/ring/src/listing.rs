@@ -38,11 +38,6 @@ impl Snapshot {
             let spare = healthy.len().checked_sub(required);
             max_errors = spare.ok_or(Error::TooManyUnhealthyInstances)?;
         }
-        Ok(ReplicationSet {
-            instances: healthy.into(),
-            max_errors,
-            max_unavailable_zones,
-            ..ReplicationSet::default()
-        })
+        Ok(ReplicationSet { instances: healthy.into(), max_errors, max_unavailable_zones })
     }
 }

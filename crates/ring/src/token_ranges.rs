@@ -1,5 +1,7 @@
 //! [`TokenRanges`]: which keys one instance holds.
 
+use smol_str::SmolStr;
+
 use crate::snapshot::Snapshot;
 
 /// The keys that an instance holds while everybody is healthy, as ranges.
@@ -83,7 +85,7 @@ impl Snapshot {
         let zones = self.zones();
         if !self.options.zone_awareness_enabled
             || zones.len() != self.replication_factor()
-            || zones.iter().any(|zone| zone.is_empty())
+            || zones.iter().any(SmolStr::is_empty)
         {
             return Err(TokenRangesError::Unsupported);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ringkit_ring::{
-    Count, Desc, GenerateError, InstanceDesc, MinimizeSpread, Operation, RingOptions, Snapshot, State,
+    Count, Desc, GenerateError, InstanceDesc, MinimizeSpread, Operation, RingOptions, Share, Snapshot, State,
     TokenGenerator, TokenRangesError, TokenRequest, TokenStrategy, ZonePlacement, search_token,
 };
 
@@ -132,7 +132,7 @@ fn grown(mut strategy: TokenStrategy, instances: usize) -> Vec<f64> {
         ring.insert(id, entry("a", &tokens));
     }
     let snapshot = Snapshot::first_sight(&ring, NOW, &RingOptions::default());
-    snapshot.ownership().of_zone().iter().map(|share| share.fraction()).collect()
+    snapshot.ownership().of_zone().iter().map(Share::fraction).collect()
 }
 
 /// The greatest share over the smallest.
@@ -218,7 +218,7 @@ fn spread_minimizing_tokens_of_all_instances_and_zones_differ_and_own_the_same()
         let ring: Desc =
             of_zone.iter().enumerate().map(|(i, own)| (format!("i{i:03}"), entry("", own))).collect();
         let snapshot = Snapshot::first_sight(&ring, NOW, &RingOptions::default());
-        let shares: Vec<_> = snapshot.ownership().of_circle().iter().map(|share| share.fraction()).collect();
+        let shares: Vec<_> = snapshot.ownership().of_circle().iter().map(Share::fraction).collect();
         assert!(spread(&shares) < 1.005, "{}", spread(&shares));
     }
     all.sort_unstable();
