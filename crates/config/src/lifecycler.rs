@@ -18,6 +18,7 @@ choice! {
         /// Where they even out the ring best.
         MinimizeSpread = "minimize-spread",
     }
+    other "invalid token generator strategy"
 }
 
 /// Interfaces whose address an instance advertises when none is given.
@@ -32,8 +33,8 @@ section! {
         pub ring: RingConfig, "/";
         /// Tokens this instance owns: more tokens even out the load and grow the stored ring.
         pub num_tokens: usize = 128, "num-tokens";
-        /// How tokens are drawn: random or minimize-spread.
-        pub tokens_generator_strategy: TokensGeneratorStrategy, "tokens-generator-strategy", unused;
+        /// How tokens are drawn: random, or minimize-spread, which evens out each zone with every join.
+        pub tokens_generator_strategy: TokensGeneratorStrategy, "tokens-generator-strategy";
         /// Time between two refreshes of this instance's entry; 0 switches heartbeats off.
         pub heartbeat_period: Duration = Duration::from_secs(5), "heartbeat-period";
         /// Wait after drawing tokens for others to have drawn the same; auto means until the store is synced (Cortex: 0s).

@@ -140,9 +140,19 @@ impl Lifecycler {
     fn handle(&mut self, event: Event) {
         self.machine.set_unregister(self.shared.unregister.load(Ordering::Relaxed));
         let (before, registered_at) = (self.machine.state(), self.machine.registered_at());
+        let waited_for = self.machine.waits_for().map(str::to_owned);
         let looks_at_ring = matches!(event, Event::Ring(_));
         self.machine.handle_event(self.now(), event);
         self.report(before);
+        if let Some(first) = self.machine.waits_for().filter(|first| waited_for.as_deref() != Some(first)) {
+            let options = &self.shared.options;
+            debug!(
+                ring = options.name,
+                instance = options.id,
+                first,
+                "waiting for an instance to choose tokens first"
+            );
+        }
         if looks_at_ring && registered_at != 0 && registered_at != self.machine.registered_at() {
             let options = &self.shared.options;
             warn!(

@@ -15,6 +15,8 @@ mod start;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod turns;
+#[cfg(test)]
 mod vectors;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -23,8 +25,10 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use ringkit_config::AutoDuration;
-use ringkit_ring::{Desc, InstanceDesc, State, TokenGenerator, Tokens};
+use ringkit_config::{AutoDuration, TokensGeneratorStrategy};
+use ringkit_ring::{
+    Desc, EntryId, InstanceDesc, MinimizeSpread, State, TokenGenerator, TokenStrategy, Tokens,
+};
 use ringkit_runtime::Backoff;
 
 use crate::error::Error;
@@ -102,13 +106,20 @@ enum Phase {
 const MIN_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
 
+/// Somebody who is to choose tokens first, and since when.
+#[derive(Debug)]
+struct Turn {
+    before: EntryId,
+    since: Duration,
+}
+
 /// The life of one ring entry. Tell it events, then do what [`Machine::poll_action`] says until there is nothing left,
 /// and come back with [`Event::Timeout`] at [`Machine::poll_timeout`].
 #[derive(Debug)]
 pub struct Machine {
     options: Options,
     file: Option<TokensFile>,
-    generator: TokenGenerator,
+    generator: TokenStrategy,
     random: SmallRng,
     retry: Backoff,
     actions: VecDeque<Action>,
@@ -127,6 +138,8 @@ pub struct Machine {
     registered: bool,
     join_requested: bool,
     unregister: bool,
+    /// For whom choosing tokens waits.
+    turn: Option<Turn>,
     /// Tokens of which no read has shown yet that nobody else has them.
     unverified: BTreeSet<u32>,
     /// Whether the tokens were joined with, and whether the file knows.
@@ -166,7 +179,12 @@ impl Machine {
             .bytes()
             .fold(seed, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self {
-            generator: TokenGenerator::random(Some(seed)),
+            generator: match options.tokens_generator_strategy {
+                TokensGeneratorStrategy::Random => TokenStrategy::Random(TokenGenerator::random(Some(seed))),
+                TokensGeneratorStrategy::MinimizeSpread => {
+                    TokenStrategy::MinimizeSpread(MinimizeSpread::new(Some(seed)))
+                }
+            },
             random: SmallRng::seed_from_u64(seed),
             retry: Backoff::with_seed(MIN_RETRY, MAX_RETRY, seed),
             actions: VecDeque::new(),
@@ -180,6 +198,7 @@ impl Machine {
             registered: false,
             join_requested: options.auto_join,
             unregister: options.unregister_on_shutdown,
+            turn: None,
             unverified: BTreeSet::new(),
             joined_once: false,
             save_due: false,
@@ -225,6 +244,13 @@ impl Machine {
         self.registered && self.written.as_ref().is_some_and(|written| self.is_as_desired(written))
     }
 
+    /// The instance that is to choose its tokens before this one can; `None` = nobody, or there is nothing to choose.
+    ///
+    /// While the ring does not show the own entry yet, that is the instance itself.
+    pub fn waits_for(&self) -> Option<&str> {
+        self.turn.as_ref().map(|turn| turn.before.as_str())
+    }
+
     /// Whether the entry is removed at the end.
     pub fn set_unregister(&mut self, unregister: bool) {
         self.unregister = unregister;
@@ -266,6 +292,7 @@ impl Machine {
                     Phase::Unregistered => self.start_if_possible(now, true),
                     _ => self.compare_with_ring(now),
                 }
+                self.ask_for_turn(now);
             }
             Event::Written(ring) => {
                 self.ring = ring;
@@ -276,6 +303,7 @@ impl Machine {
                 if !self.is_published() && self.registered {
                     self.write_at = Some(now.elapsed);
                 }
+                self.ask_for_turn(now);
             }
             Event::WriteFailed => {
                 self.writing = None;

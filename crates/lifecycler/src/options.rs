@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ringkit_config::{AutoDuration, Config, TokensGeneratorStrategy};
 use ringkit_ring::State;
-use tracing::warn;
 
 use crate::address::{self, Wanted};
 use crate::error::Error;
@@ -26,6 +25,8 @@ pub struct Options {
     pub zone: String,
     /// How many tokens to own.
     pub num_tokens: usize,
+    /// How they are chosen.
+    pub tokens_generator_strategy: TokensGeneratorStrategy,
     /// How often the entry is refreshed. Zero = never.
     pub heartbeat_period: Duration,
     /// After which age of its heartbeat an instance counts as unhealthy. Zero = never.
@@ -81,9 +82,6 @@ impl Options {
             interfaces: &lifecycler.interface_names,
             interfaces_key: "ingester.lifecycler.interface_names",
         };
-        if lifecycler.tokens_generator_strategy != TokensGeneratorStrategy::Random {
-            warn!("`ingester.lifecycler.tokens_generator_strategy`: only `random` is built, using it");
-        }
         let path = &lifecycler.tokens_file_path;
         Ok(Self {
             name: "ingester",
@@ -92,6 +90,7 @@ impl Options {
             addr: address::advertised(&wanted, grpc),
             zone: lifecycler.availability_zone.clone(),
             num_tokens: lifecycler.num_tokens,
+            tokens_generator_strategy: lifecycler.tokens_generator_strategy,
             heartbeat_period: lifecycler.heartbeat_period,
             heartbeat_timeout: lifecycler.ring.heartbeat_timeout,
             observe_period: lifecycler.observe_period,
@@ -128,6 +127,7 @@ impl Options {
             addr: address::advertised(&wanted, grpc),
             zone: String::new(),
             num_tokens: 1,
+            tokens_generator_strategy: TokensGeneratorStrategy::Random,
             heartbeat_period: ring.heartbeat_period,
             heartbeat_timeout: ring.heartbeat_timeout,
             observe_period: AutoDuration::After(Duration::ZERO),
@@ -167,6 +167,7 @@ impl Options {
             addr: address::advertised(&wanted, grpc),
             zone: ring.instance_availability_zone.clone(),
             num_tokens: STORE_GATEWAY_TOKENS,
+            tokens_generator_strategy: TokensGeneratorStrategy::Random,
             heartbeat_period: ring.heartbeat_period,
             heartbeat_timeout: ring.heartbeat_timeout,
             observe_period: AutoDuration::Auto,

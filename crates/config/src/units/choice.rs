@@ -1,11 +1,13 @@
 //! Values out of a closed list of words.
 
-/// Declares an enum whose variants are words of the YAML; the first is the default. `not` words are refused with a reason.
+/// Declares an enum whose variants are words of the YAML; the first is the default. `not` words are refused with a reason,
+/// and what is said of any `other` word begins with that text.
 macro_rules! choice {
     (
         $(#[doc = $doc:literal])+
         pub enum $name:ident { $( $(#[doc = $vdoc:literal])+ $variant:ident = $word:literal ),+ $(,)? }
         $(not { $($refused:literal => $reason:literal),+ })?
+        $(other $refusal:literal)?
     ) => {
         $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +61,9 @@ macro_rules! choice {
                 if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)) {
                     return Err(format!("`{text}` {reason}"));
                 }
-                Err($crate::units::not_among(&text, Self::ALL.iter().map(|choice| choice.as_str())))
+                const REFUSAL: &str = concat!("" $(, $refusal, ": ")?);
+                let not_among = $crate::units::not_among(&text, Self::ALL.iter().map(|choice| choice.as_str()));
+                Err(format!("{REFUSAL}{not_among}"))
             }
             fn render(&self) -> $crate::schema::Tree {
                 $crate::schema::Tree::Str(self.as_str().to_owned())

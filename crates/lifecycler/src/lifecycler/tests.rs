@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
-use ringkit_config::AutoDuration;
+use ringkit_config::{AutoDuration, TokensGeneratorStrategy};
 use ringkit_kv::{Applied, Change, InMemory, Key, Precondition, Store, Stored, Subscription};
 use ringkit_ring::State;
 use ringkit_runtime::{ServiceHandle, ServiceState};
@@ -22,6 +22,7 @@ fn options(id: &str) -> Options {
         addr: format!("{id}:9095"),
         zone: String::new(),
         num_tokens: 8,
+        tokens_generator_strategy: TokensGeneratorStrategy::Random,
         heartbeat_period: Duration::from_secs(5),
         heartbeat_timeout: Duration::from_secs(60),
         observe_period: AutoDuration::Auto,

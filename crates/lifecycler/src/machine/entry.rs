@@ -45,7 +45,7 @@ impl Machine {
         }
     }
 
-    fn desired(&self, timestamp: i64) -> InstanceDesc {
+    pub(super) fn desired(&self, timestamp: i64) -> InstanceDesc {
         InstanceDesc {
             addr: self.options.addr.as_str().into(),
             timestamp,

@@ -1,11 +1,20 @@
 //! Choosing tokens, and making sure that nobody else has them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use rand::RngExt as _;
 use ringkit_config::AutoDuration;
-use ringkit_ring::{State, Tokens};
+use ringkit_ring::{Desc, EntryId, GenerateError, State, TokenRequest, TokenStrategy, Tokens};
 
-use super::{Machine, Now, Phase};
+use super::{Machine, Now, Phase, Turn};
+use crate::options::Options;
+
+/// How often an instance that waits for others to choose tokens asks whether it is its turn, if nothing happens.
+const TURN_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long it waits for the same one, if no heartbeat timeout says when that one counts as dead.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Machine {
     /// Joins after `join_after`, if that was not asked for before. Without a ring to join yet, it is remembered.
@@ -23,17 +32,25 @@ impl Machine {
         self.file.as_ref().map(|file| file.tokens.normalized()).unwrap_or_default()
     }
 
-    /// Publishes tokens as JOINING: those that the ring has for us, else those of the file, else new ones.
+    /// Publishes tokens as JOINING: those that the ring has for us, else those of the file, else new ones. If it is
+    /// another's turn to choose, comes back later.
     pub(super) fn start_join(&mut self, now: Now) {
-        self.phase = Phase::Joining { observe_until: None };
         self.registered = true;
         self.join_requested = true;
+        let before = self.tokens.clone();
         if self.tokens.is_empty() {
             self.tokens = self.file_tokens();
         }
         // Tokens from a file, or from before a crash, may be somebody else's by now.
         self.drop_tokens(&self.held_by_others(self.tokens.iter().copied()));
-        self.draw();
+        self.trim();
+        if let Err(first) = self.draw_in_turn(now) {
+            self.tokens = before;
+            self.wait_for_turn(now, first);
+            return;
+        }
+        self.turn = None;
+        self.phase = Phase::Joining { observe_until: None };
         self.unverified = self.tokens.iter().copied().collect();
         self.become_state(State::Joining, now);
         self.begin_heartbeats(now);
@@ -76,9 +93,18 @@ impl Machine {
     }
 
     /// Draws what is missing to an instance that takes part already, for example because more tokens are configured.
-    /// Excess tokens are kept: dropping them would move data away from where it is.
     pub(super) fn top_up(&mut self) {
-        self.unverified = self.draw().into_iter().collect();
+        self.unverified = self.draw(true).unwrap_or_default().into_iter().collect();
+    }
+
+    /// Drops tokens at random down to the configured number, for an instance that nobody reads from at the moment. One
+    /// that takes part keeps what it has: its data is there.
+    pub(super) fn trim(&mut self) {
+        let excess = self.tokens.len().saturating_sub(self.options.num_tokens);
+        let mut left = self.tokens.to_vec();
+        let dropped =
+            (0..excess).map(|_| left.swap_remove(self.random.random_range(0..left.len()))).collect();
+        self.drop_tokens(&dropped);
     }
 
     /// Looks for tokens that the ring says are not ours, and replaces those not yet relied on. True if there are none.
@@ -95,7 +121,7 @@ impl Machine {
         let redraws = matches!(self.phase, Phase::Joining { .. }) || !self.unverified.is_disjoint(&contested);
         self.drop_tokens(&contested);
         if redraws {
-            let fresh = self.draw();
+            let fresh = self.draw(true).unwrap_or_default();
             self.unverified.extend(fresh);
         }
         if let Phase::Joining { observe_until } = &mut self.phase {
@@ -137,15 +163,65 @@ impl Machine {
         }
     }
 
-    /// Draws the tokens that are missing to the configured number and returns them.
-    fn draw(&mut self) -> Vec<u32> {
+    /// Draws the tokens that are missing to the configured number and returns them. With `force` it does not wait for
+    /// others to choose first.
+    fn draw(&mut self, force: bool) -> Result<Vec<u32>, GenerateError> {
         let missing = self.options.num_tokens.saturating_sub(self.tokens.len());
         if missing == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let taken = || self.ring.iter().flat_map(|(_, entry)| entry.tokens.iter().copied());
-        let fresh = self.generator.generate_avoiding(missing, || taken().chain(self.tokens.iter().copied()));
+        // The ring as this instance knows it: what it has counts, whether or not it was published yet.
+        let mut ring = Desc::clone(&self.ring);
+        ring.insert(self.options.id.as_str(), self.desired(self.last_timestamp));
+        // The configured zone: what the ring says of a new instance, or of one that was moved, is not where it is.
+        let Options { id, zone, .. } = &self.options;
+        let fresh = self.generator.generate(&TokenRequest { id, zone, n: missing, force }, &ring)?;
         self.tokens = Tokens::from([&self.tokens[..], &fresh[..]].concat()).normalized();
-        fresh
+        Ok(fresh)
+    }
+
+    /// Draws once it is this instance's turn, or once who is to choose first did not for so long that it looks dead.
+    ///
+    /// # Errors
+    ///
+    /// Who is to choose first.
+    fn draw_in_turn(&mut self, now: Now) -> Result<(), EntryId> {
+        let patience = match self.options.heartbeat_timeout {
+            Duration::ZERO => DEFAULT_PATIENCE,
+            timeout => timeout,
+        };
+        let force = self.turn.as_ref().is_some_and(|turn| now.elapsed >= turn.since + patience);
+        let takes_turns = matches!(self.generator, TokenStrategy::MinimizeSpread(_));
+        let missing = self.options.num_tokens > self.tokens.len();
+        if takes_turns && missing && !force && !self.ring.contains(&self.options.id) {
+            // Others can only let us go first if they see us.
+            return Err(self.options.id.as_str().into());
+        }
+        match self.draw(force) {
+            Err(GenerateError::Contended { before }) => Err(before),
+            // With fewer tokens than configured an instance does its work too.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Stays PENDING, for all to see, and asks again whenever the ring changes, and now and then.
+    fn wait_for_turn(&mut self, now: Now, before: EntryId) {
+        self.phase = Phase::Pending { join_at: Some(now.elapsed + TURN_PERIOD) };
+        if self.turn.as_ref().is_none_or(|turn| turn.before != before) {
+            self.turn = Some(Turn { before, since: now.elapsed });
+        }
+        if !self.is_published() && self.writing.is_none() && self.write_at.is_none() {
+            self.write_now(now);
+        }
+        self.begin_heartbeats(now);
+    }
+
+    /// The ring was looked at: it may be our turn now.
+    pub(super) fn ask_for_turn(&mut self, now: Now) {
+        if let Phase::Pending { join_at: join_at @ Some(_) } = &mut self.phase
+            && self.turn.is_some()
+        {
+            *join_at = Some(now.elapsed);
+        }
     }
 }

@@ -20,6 +20,7 @@ impl Machine {
             (_, state) => state,
         };
         self.phase = Phase::Leaving { since, stopping: true };
+        self.turn = None;
         if state != self.state {
             self.farewell_due = self.registered;
             self.become_state(state, now);

@@ -7,7 +7,7 @@
 //! | JOINING | the entry stays JOINING until a heartbeat | PENDING is written at once | on gossip Cortex cannot start after such a crash |
 //! | LEAVING without tokens | stays LEAVING for ever | as PENDING | it owns nothing and can join |
 //! | ACTIVE, READONLY or LEAVING with too few tokens | kept | topped up | `num_tokens` was raised |
-//! | PENDING with too many tokens | fails to join | kept | `num_tokens` was lowered, and dropping tokens moves data |
+//! | PENDING or LEAVING with too many tokens, or too many in the file | fails to join, or kept | trimmed | `num_tokens` was lowered; ACTIVE and READONLY keep theirs, because data is read from there |
 //! | no tokens, but the file has some | new ones are drawn, the file is emptied | the file's | there is the instance's data |
 //! | tokens of the file that others took | kept | replaced | a token has one owner |
 //! | a negative registration time | kept | 0 | it means unknown |
@@ -75,6 +75,9 @@ impl Machine {
         match goes_on {
             _ if self.options.join_as == State::Joining => self.start_join(now),
             Some(state) => {
+                if own.state == State::Leaving {
+                    self.trim();
+                }
                 self.become_state(state, now);
                 self.settle(now);
                 self.top_up();
