@@ -215,6 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn an_ingester_chooses_its_tokens_as_configured_however_that_is_spelt() {
+        for (text, expected) in [
+            ("random", TokensGeneratorStrategy::Random),
+            ("minimize-spread", TokensGeneratorStrategy::MinimizeSpread),
+            ("Minimize-SPREAD", TokensGeneratorStrategy::MinimizeSpread),
+        ] {
+            let mut config = Config::default();
+            config.ingester.lifecycler.tokens_generator_strategy =
+                serde_json::from_value(text.into()).unwrap();
+            assert_eq!(Options::ingester(&config, GRPC).unwrap().tokens_generator_strategy, expected);
+        }
+        let wrong = serde_json::from_value::<TokensGeneratorStrategy>("even".into()).unwrap_err().to_string();
+        assert!(wrong.contains("invalid token generator strategy"), "{wrong}");
+    }
+
+    #[test]
     fn a_distributor_has_one_token_and_waits_for_nothing() {
         let mut config = Config::default();
         config.distributor.ring.instance_id = "d".into();

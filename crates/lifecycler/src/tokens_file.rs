@@ -128,6 +128,26 @@ mod tests {
     }
 
     #[test]
+    fn files_are_read_and_written_again_as_by_cortex() {
+        let vectors = include_str!("../../ring/tests/vectors/primitives.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        let cases = vectors["token_file"].as_array().unwrap();
+        assert_eq!(cases.len(), 12);
+        for case in cases {
+            let read = parse(case["file_content"].as_str().unwrap().as_bytes());
+            assert_eq!(read.is_err(), case["error"].is_string(), "{case}");
+            let Ok(read) = read else { continue };
+            assert_eq!(read.previous_state.to_string(), case["previous_state"].as_str().unwrap(), "{case}");
+            let tokens: Option<Vec<u32>> = serde_json::from_value(case["tokens"].clone()).unwrap();
+            assert_eq!(*read.tokens, tokens.clone().unwrap_or_default(), "{case}");
+            // No list and an empty one are the same here, and read as the same.
+            let rewritten = String::from_utf8(render(&read)).unwrap();
+            let rewritten = if tokens.is_none() { rewritten.replace("[]", "null") } else { rewritten };
+            assert_eq!(rewritten, case["rewritten_as"].as_str().unwrap(), "{case}");
+        }
+    }
+
+    #[test]
     fn what_is_no_tokens_file_is_an_error_that_names_the_file_and_leaves_it_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens");

@@ -1,8 +1,8 @@
 //! The instances that together list everything that the ring holds, where one replica of each key is enough.
 
 use crate::error::Error;
-use crate::lookup::ReplicationSet;
 use crate::operation::Operation;
+use crate::replicas::ReplicationSet;
 use crate::snapshot::Snapshot;
 
 impl Snapshot {
@@ -25,7 +25,8 @@ impl Snapshot {
         let zones = self.zones().len();
         let (mut max_errors, mut max_unavailable_zones) = (0, 0);
         // In a single zone a key has its replicas among the members of that zone, as without zones.
-        if self.options.zone_awareness_enabled && zones > 1 {
+        let zone_awareness_enabled = self.options.zone_awareness_enabled && zones > 1;
+        if zone_awareness_enabled {
             let mut failing: Vec<_> = unhealthy.iter().map(|instance| instance.zone()).collect();
             failing.sort_unstable();
             failing.dedup();
@@ -38,6 +39,11 @@ impl Snapshot {
             let spare = healthy.len().checked_sub(required);
             max_errors = spare.ok_or(Error::TooManyUnhealthyInstances)?;
         }
-        Ok(ReplicationSet { instances: healthy.into(), max_errors, max_unavailable_zones })
+        Ok(ReplicationSet {
+            instances: healthy.into(),
+            max_errors,
+            max_unavailable_zones,
+            zone_awareness_enabled,
+        })
     }
 }

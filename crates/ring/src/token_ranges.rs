@@ -82,17 +82,16 @@ impl Snapshot {
         if self.members[place].zone().is_empty() {
             return Err(TokenRangesError::ZoneNotSet);
         }
-        let zones = self.zones();
+        let topology = &*self.topology;
         if !self.options.zone_awareness_enabled
-            || zones.len() != self.replication_factor()
-            || zones.iter().any(SmolStr::is_empty)
+            || topology.sharing != self.replication_factor()
+            || topology.zones.iter().any(SmolStr::is_empty)
         {
             return Err(TokenRangesError::Unsupported);
         }
 
-        let topology = &*self.topology;
         let zone = topology.zone_of[place];
-        let owners = (0..topology.tokens.len()).map(|position| topology.owners.get(position));
+        let owners = (0..topology.tokens.len()).map(|position| topology.owner(position));
         let mut zonal = topology
             .tokens
             .iter()

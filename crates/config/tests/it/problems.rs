@@ -74,6 +74,10 @@ fn a_wrong_type_says_what_is_expected() {
             "server: {log_level: inf}",
             "`inf` is not one of `info`, `debug`, `warn`, `error` (did you mean `info`?)",
         ),
+        (
+            "ingester: {lifecycler: {tokens_generator_strategy: even}}",
+            "invalid token generator strategy: `even` is not one of `random`, `minimize-spread`",
+        ),
         ("ring: {store: dynamodb}", "`dynamodb` is a store of Cortex that ringkit does not have"),
         ("blocks_storage: {tsdb: {block_ranges_period: 2h}}", "expected a list of durations"),
     ] {

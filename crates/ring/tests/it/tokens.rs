@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ringkit_ring::{
-    Count, Desc, GenerateError, InstanceDesc, MinimizeSpread, Operation, RingOptions, Share, Snapshot, State,
-    TokenGenerator, TokenRangesError, TokenRequest, TokenStrategy, ZonePlacement, search_token,
+    Count, Desc, Dialect, GenerateError, InstanceDesc, MinimizeSpread, Operation, RingOptions, Share,
+    Snapshot, State, TokenGenerator, TokenRangesError, TokenRequest, TokenStrategy, ZonePlacement,
+    search_token,
 };
 
 const NOW: i64 = 1_700_000_000;
@@ -87,27 +88,39 @@ proptest! {
     fn an_instance_holds_the_keys_that_lookups_find_it_for(
         members in prop::collection::vec((0..3usize, prop::collection::vec(any_token(), 0..8)), 1..12),
         keys in prop::collection::vec(any_token(), 20),
+        zones_with_tokens_only: bool, merge_winner_owns_duplicates: bool, dskit: bool,
     ) {
         let ring: Desc = members
             .iter()
             .enumerate()
             .map(|(place, (zone, tokens))| (format!("i{place:02}"), entry(["a", "b", "c"][*zone], tokens)))
             .collect();
-        let zones = ring.iter().map(|(_, entry)| entry.zone.clone()).collect::<BTreeSet<_>>().len();
-        // A quorum is asked for, but here zones may be empty: one that holds the key is enough.
-        let options = RingOptions {
-            replication_factor: zones,
+        let mut options = RingOptions {
             zone_awareness_enabled: true,
+            // One that holds the key is enough: zones may be empty here.
             strategy: ringkit_ring::Strategy::IgnoreUnhealthy,
+            dialect: if dskit { Dialect::Dskit } else { Dialect::Cortex },
+            zones_with_tokens_only,
+            merge_winner_owns_duplicates,
             ..RingOptions::default()
         };
+        let sharing: BTreeSet<_> = {
+            let snapshot = Snapshot::first_sight(&ring, NOW, &options);
+            let shares = snapshot.instances().iter().zip(snapshot.ownership().of_circle());
+            let counts = shares.filter(|(_, share)| !zones_with_tokens_only || share.tokens > 0);
+            counts.map(|(member, _)| member.zone().clone()).collect()
+        };
+        if sharing.is_empty() {
+            return Ok(()); // Without tokens there is nothing to hold.
+        }
+        options.replication_factor = sharing.len();
         let snapshot = Snapshot::first_sight(&ring, NOW, &options);
         let near = ring.all_tokens();
         let near = near.iter().flat_map(|token| [token.wrapping_sub(1), *token, token.wrapping_add(1)]);
         for key in near.chain(keys) {
             let set = snapshot.get(key, Operation::WRITE, NOW);
             for id in ring.iter().map(|(id, _)| id) {
-                let holds = set.as_ref().is_ok_and(|set| set.instances.iter().any(|member| member.id == *id));
+                let holds = set.as_ref().is_ok_and(|set| set.contains(id));
                 prop_assert_eq!(snapshot.token_ranges(id).unwrap().includes(key), holds, "{} of {}", key, id);
             }
         }
