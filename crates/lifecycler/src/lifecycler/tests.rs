@@ -4,7 +4,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 use ringkit_config::{AutoDuration, TokensGeneratorStrategy};
 use ringkit_kv::{Applied, Change, InMemory, Key, Precondition, Store, Stored, Subscription};
-use ringkit_ring::State;
+use ringkit_ring::{RingOptions, Snapshot, State};
 use ringkit_runtime::{ServiceHandle, ServiceState};
 use tokio::time::{advance, sleep, timeout};
 
@@ -179,6 +179,25 @@ async fn an_instance_joins_becomes_active_and_ready() {
     assert_eq!(instance.handle.ready(), Ok(()));
     assert_eq!(instance.handle.healthy_instances(), 1);
     assert_eq!(instance.service.state(), ServiceState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_start_together_and_minimize_spread_own_alike() {
+    let (world, began) = (World::new(), Instant::now());
+    let options = |number| Options {
+        num_tokens: 32,
+        tokens_generator_strategy: TokensGeneratorStrategy::MinimizeSpread,
+        ..options(&format!("i{number}"))
+    };
+    let instances: Vec<_> = (0..10).map(|number| world.start(options(number))).collect();
+    for instance in &instances {
+        instance.published(State::Active).await;
+    }
+    let snapshot = Snapshot::first_sight(&*world.ring().await, START, &RingOptions::default());
+    assert_eq!((snapshot.instances().len(), snapshot.tokens().len()), (10, 320));
+    let shares = snapshot.ownership().of_circle();
+    assert!(shares.iter().all(|share| (share.fraction() * 10.0 - 1.0).abs() < 0.05), "{shares:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
