@@ -10,7 +10,9 @@ impl Snapshot {
     /// one replica of every key still answers. As rulers ask each other for rules, with [`Operation::RULER_LIST`].
     ///
     /// With zone awareness and more than one zone, the healthy instances of failing zones are kept, and failing zones
-    /// count among those that may fail. Costs O(n) for n instances.
+    /// count among those that may fail: the caller counts them as failed from the start (they are the zones of the second
+    /// list of [`Snapshot::split_by_health`]). A read until a quorum does not know of zones that are not in the set, and
+    /// would be content with too few. Costs O(n) for n instances.
     ///
     /// # Errors
     ///
