@@ -13,7 +13,7 @@ mod shutdown;
 mod supervisor;
 
 pub use self::backoff::Backoff;
-pub use self::clock::{Clock, ManualClock};
+pub use self::clock::{Clock, Jumps, ManualClock};
 pub use self::collect::{Collect, CollectGuard, Families};
 pub use self::error::{Cause, Error, Failure, Phase, StopProcess};
 pub use self::gate::{Closed, Gate, Pass};
