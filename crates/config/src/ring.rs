@@ -34,10 +34,10 @@ section! {
         pub store: Option<KvStore> as Optional, "ring.default-store";
         /// Backend blocks for rings that have none of their own.
         pub kvstore: BackendsConfig, "ring.kvstore.";
-        /// Largest part of a ring's members (0 to 1) that may vanish in one update before the update is held back; 0 means no guard.
-        pub max_vanish_fraction: f64 = 0.5, "ring.max-vanish-fraction", unused;
-        /// How long such an update is held back; auto means the ring's heartbeat timeout.
-        pub vanish_grace: AutoDuration, "ring.vanish-grace", unused;
+        /// Largest part of a ring's members (0 to 1) that may vanish from the store at once without having left; the removal of more is held back. 0 means no guard.
+        pub max_vanish_fraction: f64 = 0.5, "ring.max-vanish-fraction";
+        /// How long such removals are held back; auto means the ring's heartbeat timeout, or 1m if that is 0.
+        pub vanish_grace: AutoDuration, "ring.vanish-grace";
     }
 }
 

@@ -90,6 +90,8 @@ fn ring_options(config: &Config) -> RingOptions {
         excluded_zones: Vec::new(),
         strategy: Strategy::Quorum,
         detailed_metrics: ring.detailed_metrics_enabled,
+        max_vanish_fraction: config.ring.max_vanish_fraction,
+        vanish_grace: config.ring.vanish_grace.given(),
         ..RingOptions::default()
     }
 }

@@ -36,6 +36,7 @@ mod token_ranges;
 mod tokens;
 mod topology;
 mod until_quorum;
+mod vanish;
 mod view;
 mod waits;
 mod walk;

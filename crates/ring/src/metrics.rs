@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringkit_runtime::{Collect, Families};
+use tracing::info;
 
 use crate::desc::State;
 use crate::operation::Operation;
@@ -15,55 +17,86 @@ use crate::snapshot::Snapshot;
 
 pub(crate) struct RingMetrics {
     shared: Arc<Shared>,
+    /// Whether it was said that the ring is too large for series of its members.
+    said_too_large: AtomicBool,
 }
 
 impl RingMetrics {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, said_too_large: AtomicBool::new(false) }
+    }
+
+    /// Whether series of members are wanted, and not too many.
+    fn tells_members(&self, members: usize) -> bool {
+        let options = &self.shared.options;
+        if !options.detailed_metrics || members <= options.detailed_metrics_limit {
+            return options.detailed_metrics;
+        }
+        if !self.said_too_large.swap(true, Ordering::Relaxed) {
+            let (ring, limit) = (&options.name, options.detailed_metrics_limit);
+            info!(
+                ring,
+                members, limit, "the ring is too large for metrics of each member; showing totals only"
+            );
+        }
+        false
     }
 }
-
-/// Label of instances that were not heard of lately.
-const UNHEALTHY: &str = "Unhealthy";
 
 impl Collect for RingMetrics {
     fn collect(&self, out: &mut Families) {
-        let snapshot = self.shared.load();
+        // Not the guard of a moment: what follows may take some time.
+        let snapshot = Arc::clone(&self.shared.load());
         members(&snapshot, self.shared.clock.now_secs(), out);
         tokens(&snapshot, out);
-        if self.shared.options.detailed_metrics {
+        if self.tells_members(snapshot.members.len()) {
             ownership(&snapshot, out);
         }
+        vanished(&self.shared, out);
     }
 }
 
+/// What a member is counted as; `None` = not heard of lately.
+type Shown = Option<State>;
+
+/// Shown also where there are none: unlike LEFT and unknown states, which come and go with those in them.
+const ALWAYS_SHOWN: [Shown; 6] = [
+    Some(State::Active),
+    Some(State::Leaving),
+    Some(State::Pending),
+    Some(State::Joining),
+    Some(State::ReadOnly),
+    None,
+];
+
+fn label(shown: Shown) -> String {
+    shown.map_or_else(|| "Unhealthy".to_owned(), |state| state.to_string())
+}
+
 fn members(snapshot: &Snapshot, now: i64, out: &mut Families) {
-    // Always shown, LEFT and unknown states only where there are some.
-    let shown = [State::Active, State::Leaving, State::Pending, State::Joining, State::ReadOnly]
-        .map(|s| s.to_string());
-    let shown = || shown.iter().map(String::as_str).chain([UNHEALTHY]);
     let zones = snapshot.zones();
-    let mut counts: BTreeMap<(String, &str), u64> = BTreeMap::new();
-    let mut oldest: BTreeMap<String, i64> = shown().map(|state| (state.to_owned(), 0)).collect();
-    for zone in zones {
-        counts.extend(shown().map(|state| ((state.to_owned(), zone.as_str()), 0)));
-    }
+    let mut oldest: BTreeMap<Shown, i64> = ALWAYS_SHOWN.map(|shown| (shown, 0)).into();
+    let everywhere =
+        ALWAYS_SHOWN.iter().flat_map(|&shown| (0..zones.len()).map(move |zone| ((shown, zone), 0)));
+    let mut counts: BTreeMap<(Shown, usize), u64> = everywhere.collect();
     for (place, member) in snapshot.members.iter().enumerate() {
         let healthy = snapshot.is_healthy_at(place, Operation::REPORTING, now);
-        let state = if healthy { member.state().to_string() } else { UNHEALTHY.to_owned() };
-        let oldest = oldest.entry(state.clone()).or_default();
+        let shown = healthy.then(|| member.state());
+        let oldest = oldest.entry(shown).or_default();
         if *oldest == 0 || member.desc.timestamp < *oldest {
             *oldest = member.desc.timestamp;
         }
-        *counts.entry((state, member.zone())).or_default() += 1;
+        *counts.entry((shown, snapshot.topology.zone_of[place] as usize)).or_default() += 1;
     }
-    for ((state, zone), count) in counts {
-        let labels = [("state", state.as_str()), ("zone", zone)];
+    for ((shown, zone), count) in counts {
+        let labels = [("state", label(shown)), ("zone", zones[zone].to_string())];
+        let labels = labels.each_ref().map(|(name, value)| (*name, value.as_str()));
         out.gauge("cortex_ring_members", "Number of members in the ring", &labels, count as f64);
     }
-    for (state, timestamp) in oldest {
+    for (shown, timestamp) in oldest {
         let help = "Timestamp of the oldest member in the ring.";
-        out.gauge("cortex_ring_oldest_member_timestamp", help, &[("state", &state)], timestamp as f64);
+        let labels = [("state", &*label(shown))];
+        out.gauge("cortex_ring_oldest_member_timestamp", help, &labels, timestamp as f64);
     }
 }
 
@@ -82,4 +115,12 @@ fn ownership(snapshot: &Snapshot, out: &mut Families) {
         let help = "The percent ownership of the ring by member";
         out.gauge("cortex_ring_member_ownership_percent", help, &labels, share.fraction());
     }
+}
+
+fn vanished(shared: &Shared, out: &mut Families) {
+    let (held, holds) = shared.vanish.get();
+    let help = "Members that vanished from the store and are still served, because too many did at once.";
+    out.gauge("ringkit_ring_vanish_held_members", help, &[], held as f64);
+    let help = "How often members that vanished began to be held back.";
+    out.counter("ringkit_ring_vanish_holds_total", help, &[], holds as f64);
 }

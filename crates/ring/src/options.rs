@@ -44,6 +44,23 @@ pub struct RingOptions {
     pub detailed_metrics: bool,
     /// Whether tenants' shards are kept for the next request. False is Cortex's `subring_cache_disabled`.
     pub shard_cache: bool,
+    /// In rings of more members than this, metrics do not tell each member's tokens, whatever `detailed_metrics` says.
+    pub detailed_metrics_limit: usize,
+    /// Which part of the members, 0 to 1, may vanish at once or in short order without a word before their removal is held
+    /// back; 0 = any. Who was LEAVING, LEFT or dead does not count, and rings below three members are not guarded.
+    pub max_vanish_fraction: f64,
+    /// For how long such removals are held back; `None` = `heartbeat_timeout`, or a minute if that is zero. Zero = not at
+    /// all. Those held back age meanwhile like all others.
+    pub vanish_grace: Option<Duration>,
+}
+
+impl RingOptions {
+    /// For how long removals are held back.
+    pub(crate) fn vanish_grace(&self) -> Duration {
+        const WITHOUT_HEARTBEATS: Duration = Duration::from_secs(60);
+        let timeout = Some(self.heartbeat_timeout).filter(|timeout| !timeout.is_zero());
+        self.vanish_grace.or(timeout).unwrap_or(WITHOUT_HEARTBEATS)
+    }
 }
 
 impl Default for RingOptions {
@@ -61,6 +78,9 @@ impl Default for RingOptions {
             merge_winner_owns_duplicates: false,
             detailed_metrics: true,
             shard_cache: true,
+            detailed_metrics_limit: 1000,
+            max_vanish_fraction: 0.5,
+            vanish_grace: None,
         }
     }
 }

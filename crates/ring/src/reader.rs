@@ -4,25 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ringkit_kv::{Client, Update, Watch};
+use ringkit_kv::{Client, EntryId, Seen, Update, Watch};
 use ringkit_runtime::{Backoff, CancellationToken, Cause, Service};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::compare::Comparison;
 use crate::desc::Desc;
-use crate::follow::{follow, follow_changed};
+use crate::follow::{Followed, follow, follow_changed};
 use crate::ring::Shared;
+use crate::snapshot::Snapshot;
+use crate::vanish::{self, Event, Guard};
 
 /// Follows the stored ring and publishes snapshots of it.
 ///
 /// Starts once it has read the ring, and keeps trying until it can; an absent ring is an empty one. Later the last good
 /// ring is kept whatever happens to the store; also when the key vanishes, because an empty answer of a store that
-/// restarted must not look like a ring that everybody left.
+/// restarted must not look like a ring that everybody left. For the same reason removals are held back when too many
+/// members vanish at once, see [`crate::RingOptions::max_vanish_fraction`].
 pub struct RingService {
     shared: Arc<Shared>,
     client: Client<Desc>,
     watch: Option<Watch<Desc>>,
+    guard: Guard,
+    /// What the watch delivered last, while that is a ring.
+    latest: Option<(Arc<Desc>, Seen)>,
     /// When the newest snapshot was made, if it is of what the watch delivered last.
     in_step_since: Option<i64>,
 }
@@ -33,7 +39,9 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 impl RingService {
     pub(crate) fn new(shared: Arc<Shared>, client: Client<Desc>) -> Self {
-        Self { shared, client, watch: None, in_step_since: None }
+        let options = &shared.options;
+        let guard = Guard::new(options.max_vanish_fraction, options.vanish_grace());
+        Self { shared, client, watch: None, guard, latest: None, in_step_since: None }
     }
 
     /// Opens the watch and takes its first value, however long the store takes to answer.
@@ -57,30 +65,133 @@ impl RingService {
     }
 
     fn take(&mut self, update: &Update<Desc>) {
-        let name = &self.shared.options.name;
         let Some(desc) = &update.value else {
             info!(
-                ring = name,
+                ring = self.shared.options.name,
                 key = self.shared.options.key,
                 "the store holds no ring; keeping what is known"
             );
-            self.in_step_since = None;
+            self.guard.handle_absent();
+            (self.latest, self.in_step_since) = (None, None);
             return;
         };
         let now = self.shared.clock.now_secs();
         let known = self.shared.load();
+        let removes = self.hold_back(&known, update, desc, now);
         let in_step = self.in_step_since.is_some_and(|since| since <= now);
-        let quick = in_step && update.removed.is_empty() && update.seen.is_empty();
+        let quick = in_step && !removes && update.seen.is_empty();
         let followed = quick.then(|| follow_changed(&known, desc, &update.changed, now)).flatten();
-        let followed = followed.unwrap_or_else(|| {
-            let heard = |at: Instant| now.saturating_sub_unsigned(at.elapsed().as_secs());
-            follow(&known, desc, now, |id| update.seen.get(id).copied().map(heard))
-        });
+        let followed = followed.unwrap_or_else(|| self.follow_whole(&known, desc, &update.seen, now));
+        drop(known);
+        self.publish(followed, now);
+        self.latest = Some((Arc::clone(desc), Arc::clone(&update.seen)));
+    }
+
+    /// Lets the guard decide about who is gone. True if anybody is to be removed.
+    fn hold_back(&mut self, known: &Snapshot, update: &Update<Desc>, desc: &Desc, now: i64) -> bool {
+        // What the update removed says nothing about what is served after the key was absent, or at first.
+        let gone: Vec<(usize, &EntryId)> = if self.in_step_since.is_some() {
+            update.removed.iter().filter_map(|id| Some((known.members.place_of(id)?, id))).collect()
+        } else {
+            let members = known.members.iter().map(|member| &member.id).enumerate();
+            members.filter(|(_, id)| !desc.contains(id) && !self.guard.holds(id)).collect()
+        };
+        let lost = gone
+            .iter()
+            .filter(|(place, _)| vanish::is_losable(known, *place, now))
+            .map(|(_, id)| (*id).clone());
+        let served = |guard: &Guard| {
+            let others = known.members.iter().enumerate().filter(|(_, member)| !guard.holds(&member.id));
+            let losable = others.filter(|(place, _)| vanish::is_losable(known, *place, now)).count();
+            vanish::Served { members: known.members.len(), losable }
+        };
+        let events = self.guard.handle_update(Instant::now(), &update.changed, lost.collect(), served);
+        self.tell(&events);
+        gone.iter().any(|(_, id)| !self.guard.holds(id))
+    }
+
+    /// Removes those whose grace period is over.
+    fn let_go(&mut self) {
+        let (released, event) = self.guard.handle_time(Instant::now());
+        self.tell(event.as_slice());
+        if let (true, Some((desc, seen))) = (released, &self.latest) {
+            let now = self.shared.clock.now_secs();
+            let followed = self.follow_whole(&self.shared.load(), desc, seen, now);
+            self.publish(followed, now);
+        }
+    }
+
+    /// The snapshot of `desc` and of those who are held back.
+    fn follow_whole(&self, known: &Snapshot, desc: &Arc<Desc>, seen: &Seen, now: i64) -> Followed {
+        let mut desc = Arc::clone(desc);
+        for id in self.guard.held() {
+            if let Some(member) = known.instance(id) {
+                Arc::make_mut(&mut desc).insert(id.clone(), Arc::clone(&member.desc));
+            }
+        }
+        let heard = |at: Instant| now.saturating_sub_unsigned(at.elapsed().as_secs());
+        follow(known, &desc, now, |id| seen.get(id).copied().map(heard))
+    }
+
+    fn publish(&mut self, followed: Followed, now: i64) {
         if followed.comparison == Comparison::Different {
-            info!(ring = name, instances = followed.snapshot.instances().len(), "ring changed");
+            let instances = followed.snapshot.instances().len();
+            info!(ring = self.shared.options.name, instances, "ring changed");
         }
         self.shared.publish(followed.snapshot, followed.notable);
         self.in_step_since = Some(now);
+    }
+
+    /// Tells operators, in the log and by metrics.
+    fn tell(&self, events: &[Event]) {
+        let begins = events.iter().any(|event| matches!(event, Event::Began(_)));
+        self.shared.vanish.set(self.guard.held().len(), begins);
+        events.iter().for_each(|&event| self.log(event));
+    }
+
+    fn log(&self, event: Event) {
+        let (ring, key) = (&self.shared.options.name, &self.shared.options.key);
+        let held_for = self.shared.options.vanish_grace();
+        match event {
+            Event::Began(alarm) => {
+                let until_unix = self.shared.clock.now_secs().saturating_add_unsigned(held_for.as_secs());
+                error!(
+                    ring,
+                    key,
+                    lost = alarm.lost,
+                    of = alarm.of,
+                    held = alarm.held,
+                    ?held_for,
+                    until_unix,
+                    "too many members vanished from the store at once; serving the ring with them until they are back or \
+                     the time is over: check whether the store lost its contents, and if they were removed on purpose \
+                     do nothing"
+                );
+            }
+            Event::Grew(alarm) => {
+                warn!(
+                    ring,
+                    key,
+                    lost = alarm.lost,
+                    of = alarm.of,
+                    held = alarm.held,
+                    ?held_for,
+                    "more members vanished, held back too"
+                );
+            }
+            Event::Ended(ended) => {
+                let message = "no vanished members are held back any longer";
+                info!(ring, key, returned = ended.returned, let_go = ended.let_go, message);
+            }
+        }
+    }
+}
+
+/// Sleeps until `deadline`; for ever without one.
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -93,11 +204,14 @@ impl Service for RingService {
     async fn run(&mut self, stop: CancellationToken) -> Result<(), Cause> {
         loop {
             let Some(watch) = &mut self.watch else { return Err(ringkit_kv::Error::Closed.into()) };
-            let update = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                update = watch.next() => update.ok_or(ringkit_kv::Error::Closed)?,
-            };
-            self.take(&update);
+                update = watch.next() => {
+                    let update = update.ok_or(ringkit_kv::Error::Closed)?;
+                    self.take(&update);
+                }
+                () = reached(self.guard.deadline()) => self.let_go(),
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use ringkit_kv::Client;
@@ -29,6 +30,27 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     snapshot: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
+    pub(crate) vanish: VanishCounts,
+}
+
+/// What the guard against vanishing members did, for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct VanishCounts {
+    held: AtomicUsize,
+    holds: AtomicU64,
+}
+
+impl VanishCounts {
+    /// `held` members are held back now; `begins` if nobody was before.
+    pub(crate) fn set(&self, held: usize, begins: bool) {
+        self.held.store(held, Ordering::Relaxed);
+        self.holds.fetch_add(u64::from(begins), Ordering::Relaxed);
+    }
+
+    /// How many members are held back, and how often that began.
+    pub(crate) fn get(&self) -> (usize, u64) {
+        (self.held.load(Ordering::Relaxed), self.holds.load(Ordering::Relaxed))
+    }
 }
 
 impl Ring {
@@ -58,9 +80,10 @@ impl Ring {
         let snapshot = Snapshot::build_shared(&Desc::new(), |_, _| 0, Arc::clone(&options));
         let shared = Arc::new(Shared {
             options,
-            clock,
+            clock: clock.steady(),
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: watch::Sender::new(0),
+            vanish: VanishCounts::default(),
         });
         let metrics = RingMetrics::new(Arc::clone(&shared));
         let guard = meter.with("name", shared.options.name.clone()).collect(Arc::new(metrics));
@@ -84,7 +107,8 @@ impl Ring {
         &self.shared.options
     }
 
-    /// The clock by which heartbeats are judged.
+    /// The clock by which heartbeats are judged: pass what it shows wherever a lookup asks for `now`. The one given to the
+    /// ring without its jumps, see [`Clock::steady`]; so it may differ from the time of day.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }

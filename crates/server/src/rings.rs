@@ -29,6 +29,8 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         excluded_zones: config.excluded_zones.clone(),
         strategy: Strategy::Quorum,
         detailed_metrics: config.detailed_metrics_enabled,
+        max_vanish_fraction: process.config.ring.max_vanish_fraction,
+        vanish_grace: process.config.ring.vanish_grace.given(),
         ..RingOptions::default()
     };
     let kv = process.config.kv(RingName::Ingester);

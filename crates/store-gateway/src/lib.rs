@@ -43,6 +43,8 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         excluded_zones: Vec::new(),
         strategy: Strategy::IgnoreUnhealthy,
         detailed_metrics: ring_config.detailed_metrics_enabled,
+        max_vanish_fraction: config.ring.max_vanish_fraction,
+        vanish_grace: config.ring.vanish_grace.given(),
         ..RingOptions::default()
     };
 

@@ -12,4 +12,5 @@ mod laws;
 mod readers;
 mod support;
 mod tokens;
+mod vanishing;
 mod vectors;
