@@ -127,7 +127,7 @@ impl Distributor {
         let settings = &self.config.distributor;
         let snapshot = self.ring.snapshot();
         let set = snapshot
-            .replication_set(Operation::READ, self.clock.now_secs())
+            .replication_set(Operation::READ, self.ring.clock().now_secs())
             .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let aware = settings.read_quorum == ReadQuorumKind::Aware;

@@ -43,7 +43,7 @@ impl Distributor {
                 Ok(())
             }
         };
-        let now = self.clock.now_secs();
+        let now = self.ring.clock().now_secs();
         match do_batch(&*snapshot, op, tokens, now, &self.background, call).await {
             Ok(_report) => {
                 self.metrics.quorum_ok.increment(1);

@@ -51,7 +51,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let (lifecycler, member) = lifecycler::new(options, client, process.clock.clone(), &process.meter, None);
     process.ring_page("/distributor/ring", "Distributor Ring Status", own_ring);
 
-    let (pool, pool_service) = ingester_pool(&config, &ring, &process.meter, process.clock.clone());
+    let (pool, pool_service) = ingester_pool(&config, &ring, &process.meter);
     let distributor = Arc::new(Distributor::new(
         Arc::clone(&config),
         process.clock.clone(),
@@ -96,12 +96,7 @@ fn ring_options(config: &Config) -> RingOptions {
     }
 }
 
-fn ingester_pool(
-    config: &Config,
-    ring: &Ring,
-    meter: &Meter,
-    clock: ringkit_runtime::Clock,
-) -> (Pool, ringkit_grpc::PoolService) {
+fn ingester_pool(config: &Config, ring: &Ring, meter: &Meter) -> (Pool, ringkit_grpc::PoolService) {
     let client = &config.ingester_client.grpc_client_config;
     let compression = match client.grpc_compression {
         GrpcCompression::None => Compression::None,
@@ -125,7 +120,7 @@ fn ingester_pool(
     let pool = Pool::new(options, meter.gauge("cortex_distributor_ingester_clients", Unit::Count, help));
     let ring = ring.clone();
     let service = pool.service().with_discovery(move || {
-        let instances = ring.snapshot().all_healthy(Operation::REPORTING, clock.now_secs());
+        let instances = ring.snapshot().all_healthy(Operation::REPORTING, ring.clock().now_secs());
         // An empty ring means that nobody is there.
         let instances = instances.unwrap_or_default();
         Some(instances.iter().map(|instance| instance.addr().to_string()).collect())

@@ -72,7 +72,7 @@ impl Distributor {
         let set = self
             .ring
             .snapshot()
-            .replication_set(Operation::READ, self.clock.now_secs())
+            .replication_set(Operation::READ, self.ring.clock().now_secs())
             .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let timeout = self.config.distributor.remote_timeout;
@@ -103,7 +103,7 @@ impl Distributor {
     pub(crate) async fn all_user_stats(&self) -> Result<AllUserStats, Refusal> {
         let snapshot = self.ring.snapshot();
         let instances = snapshot
-            .all_healthy(Operation::READ, self.clock.now_secs())
+            .all_healthy(Operation::READ, self.ring.clock().now_secs())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let timeout = self.config.distributor.remote_timeout;
         let asked = instances.iter().map(|instance| {

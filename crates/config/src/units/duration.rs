@@ -266,6 +266,16 @@ pub enum AutoDuration {
     After(Duration),
 }
 
+impl AutoDuration {
+    /// The wait that was given; `None` for `auto`.
+    pub fn given(self) -> Option<Duration> {
+        match self {
+            Self::Auto => None,
+            Self::After(wait) => Some(wait),
+        }
+    }
+}
+
 impl Leaf for AutoDuration {
     fn kind() -> Kind {
         Kind::named("duration")
