@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::client::{Client, Decision};
 use crate::codec::{Codec, DecodeError};
+use crate::entries::Entries;
 use crate::error::Error;
 use crate::store::{Applied, Change, EntryId, Key, Precondition, Store, Stored, Subscription};
 use crate::value::Value;
@@ -105,7 +106,7 @@ macro_rules! conformance_tests {
 
 /// Counters by name: the value that the rules are played with.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counters(BTreeMap<EntryId, Arc<u64>>);
+pub struct Counters(Entries<Arc<u64>>);
 
 impl Counters {
     /// Counters with these values.
@@ -140,11 +141,11 @@ impl Value for Counters {
         Bytes::copy_from_slice(&entry.to_be_bytes())
     }
 
-    fn from_entries(entries: BTreeMap<EntryId, Arc<u64>>) -> Self {
+    fn from_entries(entries: Entries<Arc<u64>>) -> Self {
         Self(entries)
     }
 
-    fn entries(&self) -> &BTreeMap<EntryId, Arc<u64>> {
+    fn entries(&self) -> &Entries<Arc<u64>> {
         &self.0
     }
 }

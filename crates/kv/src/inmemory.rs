@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::entries::Entries;
 use crate::error::Error;
 use crate::store::{
     Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription,
@@ -159,10 +160,10 @@ impl Keys {
 
 /// The entries after `change` and their size, given the size before; `None` if the change changes nothing.
 fn changed_entries(
-    known: &BTreeMap<EntryId, EntryBytes>,
+    known: &Entries<EntryBytes>,
     bytes: usize,
     change: Change,
-) -> Option<(BTreeMap<EntryId, EntryBytes>, usize)> {
+) -> Option<(Entries<EntryBytes>, usize)> {
     let Change { mut upserts, mut removals } = change;
     removals.retain(|id| known.contains_key(id) && !upserts.contains_key(id));
     upserts.retain(|id, entry| known.get(id).is_none_or(|stored| stored.bytes != *entry));

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod codec;
 pub mod conformance;
+mod entries;
 pub mod error;
 pub mod inmemory;
 mod metered;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use client::{CasOutcome, Client, Decision};
 pub use codec::{Codec, DecodeError, StringCodec};
+pub use entries::{Entries, EntriesIter};
 pub use error::Error;
 pub use inmemory::InMemory;
 pub use open::Stores;

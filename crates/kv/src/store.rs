@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::codec::Codec;
+use crate::entries::Entries;
 use crate::error::Error;
 
 /// Name of an entry within a value, for example an instance id.
@@ -43,8 +44,9 @@ impl fmt::Debug for Key {
 pub struct Stored {
     /// Opaque; grows with every change of the key, also across a delete and a new creation. 0 stands for a key that is absent.
     pub version: u64,
-    /// The entries. Cheap to clone; a backend replaces the map, it never edits a shared one.
-    pub entries: Arc<BTreeMap<EntryId, EntryBytes>>,
+    /// The entries. Cheap to clone; a backend replaces the map, it never edits a shared one. It makes the next one from a
+    /// clone of the last: what versions share is neither decoded nor compared again.
+    pub entries: Arc<Entries<EntryBytes>>,
 }
 
 impl Stored {

@@ -1,12 +1,12 @@
 //! [`Value`]: a typed value, which is a map of entries; and [`Text`], the simplest one.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::codec::{Codec, DecodeError, StringCodec};
+use crate::entries::Entries;
 use crate::store::EntryId;
 
 /// A typed value: a map of entries. A value that is one thing is a map with one entry.
@@ -38,22 +38,23 @@ pub trait Value: Clone + Default + PartialEq + Debug + Send + Sync + 'static {
     fn encode_entry(entry: &Self::Entry) -> Bytes;
 
     /// A value made of these entries.
-    fn from_entries(entries: BTreeMap<EntryId, Arc<Self::Entry>>) -> Self;
+    fn from_entries(entries: Entries<Arc<Self::Entry>>) -> Self;
 
     /// The entries, by id.
-    fn entries(&self) -> &BTreeMap<EntryId, Arc<Self::Entry>>;
+    fn entries(&self) -> &Entries<Arc<Self::Entry>>;
 }
 
 /// A single text, stored as it is. For tests and tools.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
-    entries: BTreeMap<EntryId, Arc<String>>,
+    entries: Entries<Arc<String>>,
 }
 
 impl Text {
     /// A value holding `text`.
     pub fn new(text: impl Into<String>) -> Self {
-        Self::from_entries(BTreeMap::from([(EntryId::new_static(StringCodec::ENTRY), Arc::new(text.into()))]))
+        let entry = (EntryId::new_static(StringCodec::ENTRY), Arc::new(text.into()));
+        Self::from_entries([entry].into_iter().collect())
     }
 
     /// The text; empty for a value without one.
@@ -77,11 +78,11 @@ impl Value for Text {
         Bytes::copy_from_slice(entry.as_bytes())
     }
 
-    fn from_entries(entries: BTreeMap<EntryId, Arc<String>>) -> Self {
+    fn from_entries(entries: Entries<Arc<String>>) -> Self {
         Self { entries }
     }
 
-    fn entries(&self) -> &BTreeMap<EntryId, Arc<String>> {
+    fn entries(&self) -> &Entries<Arc<String>> {
         &self.entries
     }
 }

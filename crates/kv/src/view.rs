@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::codec::DecodeError;
+use crate::entries::Entries;
 use crate::metrics::ClientMetrics;
 use crate::store::{EntryBytes, EntryId, Stored};
 use crate::value::Value;
 
 /// When owners were last heard, for those entries of which the backend knows it better than the entry's own timestamp.
-pub type Seen = Arc<BTreeMap<EntryId, Instant>>;
+pub type Seen = Arc<Entries<Instant>>;
 
 /// A typed value as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +30,7 @@ pub struct View<V> {
 
 /// A stored value and what its entries mean.
 pub(crate) struct Decoded<V> {
-    source: Arc<BTreeMap<EntryId, EntryBytes>>,
+    source: Arc<Entries<EntryBytes>>,
     pub(crate) view: View<V>,
     /// Entries that do not decode; they are absent from the view.
     pub(crate) hostile: BTreeMap<EntryId, DecodeError>,
@@ -73,34 +74,36 @@ impl<V: Value> Decoder<V> {
         self.latest.lock().remove(key);
     }
 
+    /// Decodes what `stored` does not share with the value that `previous` was made of, and shares the rest with it.
     fn decode_after(&self, key: &str, stored: &Stored, previous: Option<&Decoded<V>>) -> Decoded<V> {
-        let mut entries = BTreeMap::new();
-        let mut hostile = BTreeMap::new();
-        let mut seen = BTreeMap::new();
-        for (id, entry) in stored.entries.iter() {
-            let known = previous.and_then(|p| p.view.value.entries().get(id));
-            let unchanged =
-                previous.and_then(|p| p.source.get(id)).is_some_and(|p| same(&p.bytes, &entry.bytes));
-            let known_hostile = previous.and_then(|p| p.hostile.get(id));
-            let result = match (known, known_hostile) {
-                (Some(known), _) if unchanged => Ok(Arc::clone(known)),
-                (_, Some(error)) if unchanged => Err(error.clone()),
-                (known, _) => self.decode_changed(key, id, &entry.bytes, known),
+        let nothing = Entries::new();
+        let source = previous.map_or(&nothing, |previous| &*previous.source);
+        let mut entries = previous.map_or_else(Entries::new, |p| p.view.value.entries().clone());
+        let mut hostile = previous.map_or_else(BTreeMap::new, |p| p.hostile.clone());
+        let mut seen = previous.map_or_else(Seen::default, |p| Arc::clone(&p.view.seen));
+        Entries::compare(source, &stored.entries, |id, was, is| {
+            let Some(is) = is else {
+                entries.remove(id);
+                hostile.remove(id);
+                set_seen(&mut seen, id, None);
+                return;
             };
-            match result {
-                Ok(value) => {
-                    if let Some(at) = entry.seen {
-                        seen.insert(id.clone(), at);
+            if was.is_none_or(|was| !same(&was.bytes, &is.bytes)) {
+                match self.decode_changed(key, id, &is.bytes, entries.get(id)) {
+                    Ok(entry) => {
+                        entries.insert(id.clone(), entry);
+                        hostile.remove(id);
                     }
-                    entries.insert(id.clone(), value);
-                }
-                Err(error) => {
-                    hostile.insert(id.clone(), error);
+                    Err(error) => {
+                        entries.remove(id);
+                        hostile.insert(id.clone(), error);
+                    }
                 }
             }
-        }
+            set_seen(&mut seen, id, is.seen.filter(|_| !hostile.contains_key(id)));
+        });
         let value = Arc::new(V::from_entries(entries));
-        let view = View { version: stored.version, value, seen: Arc::new(seen) };
+        let view = View { version: stored.version, value, seen };
         Decoded { source: Arc::clone(&stored.entries), view, hostile }
     }
 
@@ -121,6 +124,17 @@ impl<V: Value> Decoder<V> {
             warn!(key, entry = %id, %error, "skipped an entry that cannot be read");
         })
     }
+}
+
+fn set_seen(seen: &mut Seen, id: &EntryId, at: Option<Instant>) {
+    if seen.get(id).copied() == at {
+        return;
+    }
+    let seen = Arc::make_mut(seen);
+    match at {
+        Some(at) => seen.insert(id.clone(), at),
+        None => seen.remove(id),
+    };
 }
 
 fn same(a: &Bytes, b: &Bytes) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::entries::Entries;
 use crate::store::{EntryId, Subscription};
 use crate::value::Value;
 use crate::view::{Decoder, Seen};
@@ -66,13 +67,13 @@ impl<V: Value> fmt::Debug for Watch<V> {
     }
 }
 
-/// Ids that are new or different in `after`, and ids that `after` lacks. Shared entries are compared by pointer only.
+/// Ids that are new or different in `after`, and ids that `after` lacks, both sorted. Costs what the two do not share.
 pub(crate) fn difference<V: Value>(before: &V, after: &V) -> (Vec<EntryId>, Vec<EntryId>) {
-    let (before, after) = (before.entries(), after.entries());
-    let is_new = |(id, entry): &(&EntryId, &Arc<V::Entry>)| {
-        before.get(*id).is_none_or(|known| !Arc::ptr_eq(known, entry) && known != *entry)
-    };
-    let changed = after.iter().filter(is_new).map(|(id, _)| id.clone()).collect();
-    let removed = before.keys().filter(|id| !after.contains_key(*id)).cloned().collect();
+    let (mut changed, mut removed) = (Vec::new(), Vec::new());
+    Entries::compare(before.entries(), after.entries(), |id, was, is| match (was, is) {
+        (Some(was), Some(is)) if Arc::ptr_eq(was, is) || was == is => (),
+        (_, Some(_)) => changed.push(id.clone()),
+        (_, None) => removed.push(id.clone()),
+    });
     (changed, removed)
 }

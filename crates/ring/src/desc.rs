@@ -1,13 +1,12 @@
 //! The ring as it is stored: [`Desc`], a map from instance id to [`InstanceDesc`].
 
 use std::collections::BTreeMap;
-use std::collections::btree_map;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringkit_kv::{Codec, DecodeError, EntryId, Value};
+use ringkit_kv::{Codec, DecodeError, Entries, EntriesIter, EntryId, Value};
 use smol_str::SmolStr;
 
 use crate::codec::{self, RingCodec};
@@ -139,10 +138,10 @@ impl InstanceDesc {
     }
 }
 
-/// A ring as stored: instance id → entry, in the byte order of the ids. Entries are shared, a clone copies pointers.
+/// A ring as stored: instance id → entry, in the byte order of the ids. A clone shares whatever neither of the two changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desc {
-    entries: BTreeMap<EntryId, Arc<InstanceDesc>>,
+    entries: Entries<Arc<InstanceDesc>>,
 }
 
 impl Desc {
@@ -176,7 +175,7 @@ impl Desc {
     }
 
     /// The entries in the byte order of their ids.
-    pub fn iter(&self) -> btree_map::Iter<'_, EntryId, Arc<InstanceDesc>> {
+    pub fn iter(&self) -> EntriesIter<'_, Arc<InstanceDesc>> {
         self.entries.iter()
     }
 
@@ -192,7 +191,7 @@ impl Desc {
 
     /// Keeps the entries for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&EntryId, &Arc<InstanceDesc>) -> bool) {
-        self.entries.retain(|id, entry| keep(id, entry));
+        self.entries.retain(&mut keep);
     }
 
     /// All tokens of all instances, sorted, duplicates kept.
@@ -292,7 +291,7 @@ pub enum NotReady {
 
 impl<'a> IntoIterator for &'a Desc {
     type Item = (&'a EntryId, &'a Arc<InstanceDesc>);
-    type IntoIter = btree_map::Iter<'a, EntryId, Arc<InstanceDesc>>;
+    type IntoIter = EntriesIter<'a, Arc<InstanceDesc>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -324,11 +323,11 @@ impl Value for Desc {
         codec::encode_entry(entry)
     }
 
-    fn from_entries(entries: BTreeMap<EntryId, Arc<InstanceDesc>>) -> Self {
+    fn from_entries(entries: Entries<Arc<InstanceDesc>>) -> Self {
         Self { entries }
     }
 
-    fn entries(&self) -> &BTreeMap<EntryId, Arc<InstanceDesc>> {
+    fn entries(&self) -> &Entries<Arc<InstanceDesc>> {
         &self.entries
     }
 }

@@ -274,11 +274,11 @@ impl Value for Counted {
         Counters::encode_entry(entry)
     }
 
-    fn from_entries(entries: BTreeMap<EntryId, Arc<u64>>) -> Self {
+    fn from_entries(entries: crate::Entries<Arc<u64>>) -> Self {
         Self(Counters::from_entries(entries))
     }
 
-    fn entries(&self) -> &BTreeMap<EntryId, Arc<u64>> {
+    fn entries(&self) -> &crate::Entries<Arc<u64>> {
         self.0.entries()
     }
 }

@@ -9,6 +9,7 @@
 mod batches;
 mod fanout;
 mod laws;
+mod metrics;
 mod readers;
 mod support;
 mod tokens;
