@@ -162,6 +162,11 @@ impl Families {
 }
 
 fn push_escaped(out: &mut String, text: &str, quotes: bool) {
+    // Nearly always there is nothing to escape, and there may be many thousand series.
+    if !text.bytes().any(|byte| matches!(byte, b'\\' | b'\n' | b'"')) {
+        out.push_str(text);
+        return;
+    }
     for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),

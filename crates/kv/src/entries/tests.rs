@@ -83,7 +83,7 @@ proptest! {
         prop_assert_eq!(before == entries, old == model);
         let again: Entries<u8> = model.into_iter().collect();
         prop_assert_eq!(&again, &entries, "however they came to be");
-        let evens = |_: &EntryId, entry: &u8| entry % 2 == 0;
+        let evens = |_: &EntryId, entry: &u8| entry.is_multiple_of(2);
         let mut kept = entries.clone();
         kept.retain(evens);
         check(&kept);
