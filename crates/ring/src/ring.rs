@@ -61,21 +61,21 @@ impl Ring {
         clock: Clock,
         meter: &Meter,
     ) -> (Self, RingService) {
-        let ring = Self::empty(options, &clock, meter);
+        let ring = Self::empty(options, clock, meter);
         let service = RingService::new(Arc::clone(&ring.shared), client);
         (ring, service)
     }
 
     /// A ring that stays as it is, for tests and tools. Instances count as heard at their timestamps.
     pub fn fixed(desc: impl Borrow<Desc>, options: RingOptions, clock: Clock) -> Self {
-        let ring = Self::empty(options, &clock, &Meter::disabled());
+        let ring = Self::empty(options, clock, &Meter::disabled());
         let snapshot =
             Snapshot::first_sight(desc.borrow(), ring.shared.clock.now_secs(), &ring.shared.options);
         ring.shared.publish(snapshot, true);
         ring
     }
 
-    fn empty(options: RingOptions, clock: &Clock, meter: &Meter) -> Self {
+    fn empty(options: RingOptions, clock: Clock, meter: &Meter) -> Self {
         let options = Arc::new(options);
         let snapshot = Snapshot::build_shared(&Desc::new(), |_, _| 0, Arc::clone(&options));
         let shared = Arc::new(Shared {

@@ -54,12 +54,10 @@ impl Clock {
     /// hour ahead must not make an hour pass. Clones of the result agree; two results made at different times need not. A
     /// clock that only tests move stays as it is.
     #[must_use]
-    pub fn steady(&self) -> Self {
+    pub fn steady(self) -> Self {
         match &self.0 {
-            Source::System | Source::Jumping { .. } => {
-                Self(Source::Steady(Arc::new(Steady::new(self.clone()))))
-            }
-            Source::Following { .. } | Source::Manual(_) | Source::Steady(_) => self.clone(),
+            Source::System | Source::Jumping { .. } => Self(Source::Steady(Arc::new(Steady::new(self)))),
+            Source::Following { .. } | Source::Manual(_) | Source::Steady(_) => self,
         }
     }
 
@@ -216,7 +214,7 @@ mod tests {
     async fn a_steady_clock_does_not_jump_and_comes_closer() {
         for hour in [3_600_000, -3_600_000] {
             let (clock, jumps) = Clock::jumping(10_000_000);
-            let steady = clock.steady();
+            let steady = clock.clone().steady();
             jumps.jump_ms(hour);
             assert_eq!((clock.now_ms(), steady.now_ms()), (10_000_000 + hour, 10_000_000));
             tokio::time::advance(Duration::from_millis(60_000)).await;
@@ -244,7 +242,7 @@ mod tests {
         let (system, steady) = (Clock::system(), Clock::system().steady());
         assert!((system.now_ms() - steady.now_ms()).abs() < 10_000);
         let (clock, hand) = Clock::manual(500);
-        let steady = clock.steady();
+        let steady = clock.clone().steady();
         hand.set_ms(9_000);
         assert_eq!(steady.now_ms(), 9_000);
     }
