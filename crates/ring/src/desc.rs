@@ -132,6 +132,13 @@ impl InstanceDesc {
         self.registered_timestamp.max(0)
     }
 
+    /// Whether this entry may claim tokens that `before`, the one it replaces, did not. LEFT entries claim none.
+    pub(crate) fn claims_beyond(&self, before: Option<&Self>) -> bool {
+        let claims_nothing = self.state == State::Left || self.tokens.is_empty();
+        let claims_the_same = |before: &Self| before.state != State::Left && before.tokens == self.tokens;
+        !claims_nothing && !before.is_some_and(claims_the_same)
+    }
+
     /// Whether the instance wants no writes, in either dialect.
     pub fn is_read_only(&self) -> bool {
         self.state == State::ReadOnly || self.read_only
@@ -139,9 +146,23 @@ impl InstanceDesc {
 }
 
 /// A ring as stored: instance id → entry, in the byte order of the ids. A clone shares whatever neither of the two changes.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// Knows by itself how many entries are JOINING or LEFT, and whether a token might be claimed twice, so that merging a
+/// heartbeat need not look at every entry to find out.
+#[derive(Clone, Debug, Default)]
 pub struct Desc {
     entries: Entries<Arc<InstanceDesc>>,
+    joining: usize,
+    left: usize,
+    /// Whether tokens came in since it was last seen that no two instances claim the same one.
+    unsettled: bool,
+}
+
+/// What is stored decides, not what is known about it.
+impl PartialEq for Desc {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
 }
 
 impl Desc {
@@ -166,12 +187,48 @@ impl Desc {
         id: impl Into<EntryId>,
         entry: impl Into<Arc<InstanceDesc>>,
     ) -> Option<Arc<InstanceDesc>> {
-        self.entries.insert(id.into(), entry.into())
+        let entry = entry.into();
+        self.joining += usize::from(entry.state == State::Joining);
+        self.left += usize::from(entry.state == State::Left);
+        let new = Arc::clone(&entry);
+        let old = self.entries.insert(id.into(), entry);
+        self.unsettled |= new.claims_beyond(old.as_deref());
+        if let Some(old) = &old {
+            self.uncount(old.state);
+        }
+        old
     }
 
     /// Removes the entry of instance `id`.
     pub fn remove(&mut self, id: &str) -> Option<Arc<InstanceDesc>> {
-        self.entries.remove(id)
+        let old = self.entries.remove(id)?;
+        self.uncount(old.state);
+        Some(old)
+    }
+
+    fn uncount(&mut self, gone: State) {
+        self.joining -= usize::from(gone == State::Joining);
+        self.left -= usize::from(gone == State::Left);
+    }
+
+    /// How many entries are JOINING. Costs nothing.
+    pub(crate) fn joining(&self) -> usize {
+        self.joining
+    }
+
+    /// How many entries are LEFT. Costs nothing.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Whether it is known that no two instances that are not LEFT claim the same token.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.unsettled
+    }
+
+    /// Notes that no two instances that are not LEFT claim the same token, until others come in.
+    pub(crate) fn settle(&mut self) {
+        self.unsettled = false;
     }
 
     /// The entries in the byte order of their ids.
@@ -191,7 +248,13 @@ impl Desc {
 
     /// Keeps the entries for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&EntryId, &Arc<InstanceDesc>) -> bool) {
-        self.entries.retain(&mut keep);
+        let (joining, left) = (&mut self.joining, &mut self.left);
+        self.entries.retain(|id, entry| {
+            let kept = keep(id, entry);
+            *joining -= usize::from(!kept && entry.state == State::Joining);
+            *left -= usize::from(!kept && entry.state == State::Left);
+            kept
+        });
     }
 
     /// All tokens of all instances, sorted, duplicates kept.
@@ -208,6 +271,7 @@ impl Desc {
         if from == to || !self.contains(from) || !self.contains(to) {
             return Tokens::empty();
         }
+        self.unsettled = true;
         let mut claimed = Tokens::empty();
         if let Some(entry) = self.entries.get_mut(from) {
             claimed = std::mem::take(&mut Arc::make_mut(entry).tokens).normalized();
@@ -300,7 +364,7 @@ impl<'a> IntoIterator for &'a Desc {
 
 impl<I: Into<EntryId>, E: Into<Arc<InstanceDesc>>> FromIterator<(I, E)> for Desc {
     fn from_iter<T: IntoIterator<Item = (I, E)>>(iter: T) -> Self {
-        Self { entries: iter.into_iter().map(|(id, entry)| (id.into(), entry.into())).collect() }
+        Self::from_entries(iter.into_iter().map(|(id, entry)| (id.into(), entry.into())).collect())
     }
 }
 
@@ -324,7 +388,12 @@ impl Value for Desc {
     }
 
     fn from_entries(entries: Entries<Arc<InstanceDesc>>) -> Self {
-        Self { entries }
+        let (mut joining, mut left) = (0, 0);
+        for entry in entries.values() {
+            joining += usize::from(entry.state == State::Joining);
+            left += usize::from(entry.state == State::Left);
+        }
+        Self { joining, left, unsettled: entries.len() > 1, entries }
     }
 
     fn entries(&self) -> &Entries<Arc<InstanceDesc>> {

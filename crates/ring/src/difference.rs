@@ -2,7 +2,7 @@
 
 use ringkit_kv::EntryId;
 
-use crate::desc::{Desc, State};
+use crate::desc::Desc;
 use crate::merge::{resolve_conflicts, supersedes};
 
 /// What has to be written.
@@ -43,7 +43,7 @@ pub fn find_difference(current: Option<&Desc>, new: Option<&mut Desc>) -> Differ
             to_update.insert(id.clone(), entry.clone());
         }
     }
-    if tokens_changed || new.iter().any(|(_, entry)| entry.state == State::Joining) {
+    if tokens_changed || new.joining() > 0 {
         for id in resolve_conflicts(new) {
             if let Some(entry) = new.get(&id) {
                 to_update.insert(id, entry.clone());

@@ -1,9 +1,10 @@
 //! How two copies of a ring become one: newer entries win, claims on one token are settled the same way everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::sync::Arc;
 
-use ringkit_kv::EntryId;
+use ringkit_kv::{EntriesIter, EntryId};
 
 use crate::desc::{Desc, InstanceDesc, State};
 use crate::tokens::Tokens;
@@ -42,6 +43,9 @@ pub struct FutureTimestamp {
 ///
 /// Idempotent; commutative and associative for distinct timestamps while no token is claimed twice.
 ///
+/// Costs O(c log n) for c incoming entries and n local ones; with new tokens one look at each token of the others, and a
+/// sort of all tokens only if one is claimed twice, or if `local` does not come from earlier merges.
+///
 /// # Source
 ///
 /// Cortex's `Desc.mergeWithTime`. Differs for an entry from more than [`MAX_CLOCK_SKEW_SECS`] ahead: only that entry is
@@ -49,38 +53,78 @@ pub struct FutureTimestamp {
 pub fn merge(local: &mut Desc, incoming: &Desc, local_cas: bool, now: i64) -> Merged {
     let limit = now.saturating_add(MAX_CLOCK_SKEW_SECS);
     let mut rejected = Vec::new();
-    let mut updated = BTreeSet::new();
+    let mut updates = Vec::new();
+    let mut newcomers = Vec::new();
     let mut tokens_changed = false;
+    let mut known = Known::new(local, incoming.len());
     for (id, entry) in incoming {
         if entry.timestamp > limit {
             rejected.push(FutureTimestamp { id: id.clone(), timestamp: entry.timestamp, limit });
             continue;
         }
-        let current = local.get(id).map(Arc::as_ref);
+        let current = known.entry(id).map(Arc::as_ref);
         if !supersedes(entry, current) {
             continue;
         }
         let entry = normalized(entry);
         tokens_changed |= current.map_or(&[][..], |current| &current.tokens) != entry.tokens.as_slice();
-        updated.insert(id.clone());
-        local.insert(id.clone(), entry);
+        if entry.claims_beyond(current) {
+            newcomers.push(Arc::clone(&entry));
+        }
+        updates.push((id.clone(), entry));
     }
     if local_cas {
-        let gone = local.iter().filter(|(id, entry)| entry.state != State::Left && !incoming.contains(id));
-        let gone: Vec<_> = gone.map(|(id, entry)| (id.clone(), tombstone(entry, now))).collect();
-        for (id, entry) in gone {
-            updated.insert(id.clone());
-            local.insert(id, entry);
-        }
+        let mut known = Known::new(incoming, local.len());
+        let present = local.iter().filter(|(_, entry)| entry.state != State::Left);
+        let gone = present.filter(|(id, _)| known.entry(id).is_none());
+        updates.extend(gone.map(|(id, entry)| (id.clone(), tombstone(entry, now))));
     }
-    if updated.is_empty() {
+    if updates.is_empty() {
         return Merged { change: None, rejected };
     }
-    if tokens_changed || local.iter().any(|(_, entry)| entry.state == State::Joining) {
-        resolve_conflicts(local);
+    let was_settled = local.is_settled();
+    for (id, entry) in &updates {
+        local.insert(id.clone(), Arc::clone(entry));
     }
-    let changed = |id: EntryId| local.get(&id).map(Arc::clone).map(|entry| (id, entry));
-    Merged { change: Some(updated.into_iter().filter_map(changed).collect()), rejected }
+    // Of a ring without disputes only new claims can be disputed, so most often there is nothing to look for.
+    if (tokens_changed || local.joining() > 0) && !local.is_settled() {
+        if !was_settled || is_disputed(local, &newcomers) {
+            resolve_conflicts(local);
+            for (id, entry) in &mut updates {
+                if let Some(current) = local.get(id) {
+                    entry.clone_from(current);
+                }
+            }
+        } else {
+            local.settle();
+        }
+    }
+    Merged { change: Some(updates.into_iter().collect()), rejected }
+}
+
+/// Finds the entries of ascending ids: one by one if they are few, else by going through all entries alongside.
+enum Known<'a> {
+    Few(&'a Desc),
+    Many(Peekable<EntriesIter<'a, Arc<InstanceDesc>>>),
+}
+
+impl<'a> Known<'a> {
+    fn new(desc: &'a Desc, sought: usize) -> Self {
+        /// Up to how many steps alongside cost less than a search.
+        const STEPS: usize = 8;
+        if sought < desc.len() / STEPS { Self::Few(desc) } else { Self::Many(desc.iter().peekable()) }
+    }
+
+    /// The entry of `id`, which must be greater than the ids asked for before.
+    fn entry(&mut self, id: &EntryId) -> Option<&'a Arc<InstanceDesc>> {
+        match self {
+            Self::Few(desc) => desc.get(id),
+            Self::Many(entries) => {
+                while entries.next_if(|(other, _)| *other < id).is_some() {}
+                entries.next_if(|(other, _)| *other == id).map(|(_, entry)| entry)
+            }
+        }
+    }
 }
 
 /// Whether an entry replaces the one that is there. An absent one counts as ACTIVE at time 0.
@@ -103,12 +147,58 @@ fn tombstone(entry: &InstanceDesc, now: i64) -> Arc<InstanceDesc> {
     Arc::new(InstanceDesc { state: State::Left, timestamp: now, tokens: Tokens::empty(), ..entry.clone() })
 }
 
+/// Whether somebody claims a token of `newcomers`, entries of `desc` in its order with sorted tokens, none of them LEFT.
+/// That nobody else's token is claimed twice must be known.
+fn is_disputed(desc: &Desc, newcomers: &[Arc<InstanceDesc>]) -> bool {
+    let mut claimed: Vec<u32> = newcomers.iter().flat_map(|entry| entry.tokens.iter().copied()).collect();
+    if newcomers.len() > 1 {
+        claimed.sort_unstable();
+        if claimed.windows(2).any(|pair| pair[0] == pair[1]) {
+            return true;
+        }
+    }
+    let near = Sieve::new(&claimed);
+    let is_claimed = |token: &u32| near.may_hold(*token) && claimed.binary_search(token).is_ok();
+    let mut newcomers = newcomers.iter().peekable();
+    desc.iter().any(|(_, entry)| {
+        let is_newcomer = newcomers.next_if(|newcomer| Arc::ptr_eq(newcomer, entry)).is_some();
+        !is_newcomer && entry.state != State::Left && entry.tokens.iter().any(is_claimed)
+    })
+}
+
+/// Where on the circle tokens lie, one bit per part: tells nearly all others apart from them at the cost of one look.
+struct Sieve {
+    bits: Box<[u64]>,
+    shift: u32,
+}
+
+impl Sieve {
+    fn new(tokens: &[u32]) -> Self {
+        // Sixteen parts per token; at least 2 KiB, which stay in the nearest cache.
+        let parts = (tokens.len() * 16).next_power_of_two().clamp(1 << 14, 1 << 28);
+        let shift = 32 - parts.ilog2();
+        let mut bits = vec![0u64; parts / 64].into_boxed_slice();
+        for token in tokens {
+            let part = token >> shift;
+            bits[(part / 64) as usize] |= 1 << (part % 64);
+        }
+        Self { bits, shift }
+    }
+
+    #[inline]
+    fn may_hold(&self, token: u32) -> bool {
+        let part = token >> self.shift;
+        (self.bits[(part / 64) as usize] >> (part % 64)) & 1 == 1
+    }
+}
+
 /// Leaves each token that several instances claim with one of them, and returns whose tokens changed.
 ///
 /// If there is such a token at all, every instance's list comes out sorted.
 pub(crate) fn resolve_conflicts(desc: &mut Desc) -> BTreeSet<EntryId> {
     let lost = lost_tokens(desc);
     if lost.is_empty() {
+        desc.settle();
         return BTreeSet::new();
     }
     let rebuilt: Vec<_> = desc
@@ -129,6 +219,7 @@ pub(crate) fn resolve_conflicts(desc: &mut Desc) -> BTreeSet<EntryId> {
     for (id, entry) in rebuilt {
         desc.insert(id, entry);
     }
+    desc.settle();
     changed
 }
 
@@ -157,7 +248,12 @@ fn lost_tokens(desc: &Desc) -> BTreeMap<EntryId, Vec<u32>> {
 /// Deletes LEFT entries older than `limit` (Unix seconds), or all of them without a limit.
 ///
 /// Returns how many LEFT entries remain and how many were deleted.
+///
+/// Costs nothing if there are none, else O(n).
 pub fn remove_tombstones(desc: &mut Desc, limit: Option<i64>) -> (usize, usize) {
+    if desc.left() == 0 {
+        return (0, 0);
+    }
     let (mut remaining, mut removed) = (0, 0);
     desc.retain(|_, entry| {
         if entry.state != State::Left {

@@ -9,6 +9,7 @@
 mod batches;
 mod fanout;
 mod laws;
+mod merging;
 mod metrics;
 mod readers;
 mod support;
