@@ -168,19 +168,16 @@ fn tokens_of_an_instance_that_had_left_are_disputed_once_somebody_claims_them_ag
         ..InstanceDesc::default()
     };
     let ring = |id: &str, entry: InstanceDesc| Desc::from_iter([(id, entry)]);
-    let came_back = |desc: &mut Desc| {
-        merge(desc, &ring("left", entry(State::Active, 3, &[1])), false, NOW);
-    };
-    let handed_over = |desc: &mut Desc| {
-        desc.insert("heir", entry(State::Active, 1, &[]));
-        desc.claim_tokens("left", "heir");
-    };
-    let claims: [(&str, &dyn Fn(&mut Desc)); 2] = [("left", &came_back), ("heir", &handed_over)];
-    for (claimant, claim) in claims {
+    for claimant in ["left", "heir"] {
         let mut desc = Desc::new();
         merge(&mut desc, &ring("zz", entry(State::Active, 1, &[1, 2])), false, NOW);
         desc.insert("left", entry(State::Left, 2, &[1]));
-        claim(&mut desc);
+        if claimant == "left" {
+            merge(&mut desc, &ring("left", entry(State::Active, 3, &[1])), false, NOW);
+        } else {
+            desc.insert("heir", entry(State::Active, 1, &[]));
+            desc.claim_tokens("left", "heir");
+        }
         merge(&mut desc, &ring("new", entry(State::Joining, 1, &[9])), false, NOW);
         assert_eq!(desc.get(claimant).unwrap().tokens.as_slice(), [1], "{claimant}");
         assert_eq!(desc.get("zz").unwrap().tokens.as_slice(), [2], "{claimant}");
