@@ -1,6 +1,8 @@
 //! Who owns which token: the ring as it is stored, merged, read and asked, in agreement with Cortex to the last bit.
 
 mod batch;
+#[doc(hidden)]
+pub mod bench_support;
 mod blocks;
 mod cancel;
 mod codec;

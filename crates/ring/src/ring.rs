@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 /// The reader's handle on a ring: hands out the newest snapshot without a lock. Cheap to clone.
 #[derive(Clone)]
 pub struct Ring {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     // Its metrics are shown as long as somebody holds the ring.
     _metrics: Arc<CollectGuard>,
 }
