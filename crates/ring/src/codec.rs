@@ -4,15 +4,18 @@
 //! survive a rewrite, equal rings give equal bytes, and no input makes the reader panic, recurse or allocate more than
 //! its own size warrants.
 
+mod block;
 mod entry;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ringkit_kv::{Codec, DecodeError, EntryId};
 
+use self::entry::{EntryLen, decode_entry_in, packed_tokens, put_entry};
 pub(crate) use self::entry::{decode_entry, encode_entry};
 use self::wire::{Reader, WireType, put_varint, varint_len};
 use crate::desc::Desc;
@@ -48,7 +51,17 @@ impl Codec for RingCodec {
     }
 
     fn join(&self, entries: &BTreeMap<EntryId, Bytes>) -> Bytes {
-        compress(&join_proto(entries))
+        let mut ring = RingWriter::new(
+            entries.iter().map(|(id, entry)| entry_len(id, entry.len())).sum(),
+            entries.len(),
+        );
+        for (id, entry) in entries {
+            ring.put(id, entry.len(), |out| {
+                out.extend_from_slice(entry);
+                packed_tokens(entry)
+            });
+        }
+        ring.finish()
     }
 
     fn check_entry(&self, id: &str, entry: &[u8]) -> Result<(), DecodeError> {
@@ -58,18 +71,25 @@ impl Codec for RingCodec {
 
 pub(crate) fn decode(stored: &[u8]) -> Result<Desc, DecodeError> {
     let proto = decompress(stored)?;
-    let mut desc = Desc::new();
+    let mut entries = Vec::new();
+    let mut room = Vec::new();
     each_entry(&proto, |id, bytes| {
-        let entry = decode_entry(&id, bytes, None)?;
-        desc.insert(id, Arc::new(entry));
+        let entry = decode_entry_in(&id, bytes, None, &mut room)?;
+        entries.push((id, Arc::new(entry)));
         Ok(())
     })?;
-    Ok(desc)
+    // Of entries with the same id the last one stays.
+    Ok(entries.into_iter().collect())
 }
 
 pub(crate) fn encode(desc: &Desc) -> Bytes {
-    let entries = desc.iter().map(|(id, entry)| (id.clone(), encode_entry(entry))).collect();
-    compress(&join_proto(&entries))
+    let lengths: Vec<_> = desc.iter().map(|(_, entry)| EntryLen::of(entry)).collect();
+    let total = desc.iter().zip(&lengths).map(|((id, _), length)| entry_len(id, length.total)).sum();
+    let mut ring = RingWriter::new(total, lengths.len());
+    for ((id, entry), length) in desc.iter().zip(lengths) {
+        ring.put(id, length.total, |out| put_entry(out, entry, length));
+    }
+    ring.finish()
 }
 
 /// Reads one entry of the form in which stores with a row per instance keep it: Snappy block of the entry alone.
@@ -83,7 +103,10 @@ pub fn decode_single(id: &str, stored: &[u8]) -> Result<crate::InstanceDesc, Dec
 
 /// Writes one entry in the form that [`decode_single`] reads.
 pub fn encode_single(entry: &crate::InstanceDesc) -> Bytes {
-    compress(&encode_entry(entry))
+    let length = EntryLen::of(entry);
+    let mut proto = Vec::with_capacity(length.total);
+    let tokens = put_entry(&mut proto, entry, length);
+    block::compress(&proto, &[tokens]).into()
 }
 
 /// Calls `found` for each entry of an encoded `Desc`, in wire order; of a repeated id the last one counts.
@@ -125,19 +148,44 @@ fn text(bytes: &[u8], what: &str) -> Result<EntryId, DecodeError> {
     text.map(EntryId::new).map_err(|error| DecodeError::new(format!("{what} is not UTF-8: {error}")))
 }
 
-fn join_proto(entries: &BTreeMap<EntryId, Bytes>) -> Vec<u8> {
-    let len = |bytes: &[u8]| 1 + varint_len(bytes.len() as u64) + bytes.len();
-    let inner = |id: &EntryId, entry: &Bytes| len(id.as_bytes()) + len(entry);
-    let total =
-        entries.iter().map(|(id, entry)| inner(id, entry)).map(|n| 1 + varint_len(n as u64) + n).sum();
-    let mut out = Vec::with_capacity(total);
-    for (id, entry) in entries {
-        out.push(0x0A);
-        put_varint(&mut out, inner(id, entry) as u64);
-        wire::put_bytes(&mut out, 1, id.as_bytes());
-        wire::put_bytes(&mut out, 2, entry);
+/// How many bytes an entry of `length` bytes takes in a ring.
+fn entry_len(id: &str, length: usize) -> usize {
+    let pair = pair_len(id, length);
+    1 + varint_len(pair as u64) + pair
+}
+
+fn pair_len(id: &str, length: usize) -> usize {
+    let field = |length: usize| 1 + varint_len(length as u64) + length;
+    field(id.len()) + field(length)
+}
+
+/// A ring on its way to bytes: one buffer for all entries, and where in it tokens lie.
+struct RingWriter {
+    proto: Vec<u8>,
+    tokens: Vec<Range<usize>>,
+}
+
+impl RingWriter {
+    fn new(bytes: usize, entries: usize) -> Self {
+        Self { proto: Vec::with_capacity(bytes), tokens: Vec::with_capacity(entries) }
     }
-    out
+
+    /// Adds an entry of `length` bytes; `put` writes them and returns where among them the packed tokens are.
+    fn put(&mut self, id: &str, length: usize, put: impl FnOnce(&mut Vec<u8>) -> Range<usize>) {
+        let proto = &mut self.proto;
+        proto.push(1 << 3 | 2);
+        put_varint(proto, pair_len(id, length) as u64);
+        wire::put_bytes(proto, 1, id.as_bytes());
+        proto.push(2 << 3 | 2);
+        put_varint(proto, length as u64);
+        let start = proto.len();
+        let tokens = put(proto);
+        self.tokens.push(start + tokens.start..start + tokens.end);
+    }
+
+    fn finish(self) -> Bytes {
+        block::compress(&self.proto, &self.tokens).into()
+    }
 }
 
 fn decompress(stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
@@ -150,12 +198,4 @@ fn decompress(stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
         )));
     }
     snap::raw::Decoder::new().decompress_vec(stored).map_err(not_snappy)
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "invariant: compression fails only beyond 4 GiB, stores refuse far less"
-)]
-fn compress(proto: &[u8]) -> Bytes {
-    snap::raw::Encoder::new().compress_vec(proto).expect("a ring of less than 4 GiB").into()
 }

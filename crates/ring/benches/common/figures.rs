@@ -12,13 +12,14 @@ struct Measured {
     go: Option<f64>,
 }
 
-/// How long a sample lasts at least, and how long the samples of one arm last together at most.
-const SAMPLE: Duration = Duration::from_micros(500);
+/// How long a sample lasts at least: so short that few are interrupted, whatever else the machine does.
+const SAMPLE: Duration = Duration::from_micros(100);
+/// How long the samples of one arm last together.
 const ARM: Duration = Duration::from_millis(120);
 /// Where a single run takes longer than all samples should, fewer must do.
 const SLOW_ARM: Duration = Duration::from_millis(600);
 const MIN_SAMPLES: usize = 5;
-const MAX_SAMPLES: usize = 101;
+const MAX_SAMPLES: usize = 501;
 
 /// Measures and prints rows one by one.
 #[derive(Default)]
@@ -68,6 +69,7 @@ impl Report {
 
     pub(crate) fn foot(&self) {
         println!("{} figures meet their goals, {} do not", self.met, self.missed);
+        println!("Times are medians of the thread's CPU time per run.");
         println!(
             "\"Go's way\" is a plain Rust rendering, measured here in the same run; the goal is judged by it. \
              \"Go itself\" was measured once, on a small two-core machine."
