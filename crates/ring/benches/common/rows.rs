@@ -6,7 +6,7 @@ mod update;
 
 pub(crate) use self::lookup::{batches, gets, sets};
 pub(crate) use self::stored::{codec, tokens};
-pub(crate) use self::update::{heartbeats, joins};
+pub(crate) use self::update::{Change, heartbeats, joins};
 
 use super::Row;
 
