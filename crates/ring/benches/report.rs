@@ -6,12 +6,12 @@
 mod common;
 
 use common::figures::Report;
-use common::rows::{Rows, SIZES, batches, codec, gets, heartbeats, joins, sets, tokens};
+use common::rows::{Rows, SIZES, batches, codec, gets, heartbeats, joins, sets, shards, tokens};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let is_wanted = |figure: &str| wanted.is_empty() || wanted.iter().any(|part| figure.contains(part));
-    let subjects: [Rows; 7] = [gets, batches, sets, heartbeats, joins, codec, tokens];
+    let subjects: [Rows; 8] = [gets, batches, sets, heartbeats, joins, shards, codec, tokens];
     let mut report = Report::default();
     Report::head();
     for subject in subjects {

@@ -4,6 +4,7 @@ use ringkit_kv::EntryId;
 
 use crate::desc::Desc;
 use crate::follow::{follow, follow_changed};
+pub use crate::go_rand::TABLE as GO_RAND_TABLE;
 use crate::ring::Ring;
 
 /// Compares `desc` with what `ring` shows and publishes it, as the service does with an update of which it knows that

@@ -12,7 +12,7 @@ const MODULUS: u64 = (1 << 31) - 1;
 const SKIPPED: usize = 20;
 
 /// What Go mixes into the words that come from the seed; computed by the build script.
-static TABLE: [u64; LEN] = include!(concat!(env!("OUT_DIR"), "/go_rand_table.rs"));
+pub static TABLE: [u64; LEN] = include!(concat!(env!("OUT_DIR"), "/go_rand_table.rs"));
 
 /// 48271 to the power of each place, modulo [`MODULUS`].
 static POWERS: [u32; SKIPPED + 3 * LEN + 1] = {

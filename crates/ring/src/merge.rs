@@ -158,37 +158,37 @@ fn is_disputed(desc: &Desc, newcomers: &[Arc<InstanceDesc>]) -> bool {
         }
     }
     let near = Sieve::new(&claimed);
-    let is_claimed = |token: &u32| near.may_hold(*token) && claimed.binary_search(token).is_ok();
     let mut newcomers = newcomers.iter().peekable();
     desc.iter().any(|(_, entry)| {
         let is_newcomer = newcomers.next_if(|newcomer| Arc::ptr_eq(newcomer, entry)).is_some();
-        !is_newcomer && entry.state != State::Left && entry.tokens.iter().any(is_claimed)
+        !is_newcomer && entry.state != State::Left && near.hits(&entry.tokens, &claimed)
     })
 }
 
-/// Where on the circle tokens lie, one bit per part: tells nearly all others apart from them at the cost of one look.
+/// Where on the circle tokens lie, one flag per part: tells nearly all others apart from them at the cost of one look.
 struct Sieve {
-    bits: Box<[u64]>,
+    parts: Box<[u8]>,
     shift: u32,
 }
 
 impl Sieve {
     fn new(tokens: &[u32]) -> Self {
-        // Sixteen parts per token; at least 2 KiB, which stay in the nearest cache.
-        let parts = (tokens.len() * 16).next_power_of_two().clamp(1 << 14, 1 << 28);
-        let shift = 32 - parts.ilog2();
-        let mut bits = vec![0u64; parts / 64].into_boxed_slice();
+        // Many parts per token, and few enough for the nearest cache if there are few tokens.
+        let parts = (tokens.len() * 32).next_power_of_two().clamp(1 << 14, 1 << 22);
+        let mut sieve = Self { parts: vec![0; parts].into(), shift: 32 - parts.ilog2() };
         for token in tokens {
-            let part = token >> shift;
-            bits[(part / 64) as usize] |= 1 << (part % 64);
+            sieve.parts[(token >> sieve.shift) as usize] = 1;
         }
-        Self { bits, shift }
+        sieve
     }
 
-    #[inline]
-    fn may_hold(&self, token: u32) -> bool {
-        let part = token >> self.shift;
-        (self.bits[(part / 64) as usize] >> (part % 64)) & 1 == 1
+    /// Whether one of `tokens` is among the ascending `claimed` that this was made of.
+    fn hits(&self, tokens: &[u32], claimed: &[u32]) -> bool {
+        // Eight looks, one decision: the looks do not wait for each other.
+        tokens.chunks(8).any(|tokens| {
+            let near = tokens.iter().fold(0, |near, token| near | self.parts[(token >> self.shift) as usize]);
+            near != 0 && tokens.iter().any(|token| claimed.binary_search(token).is_ok())
+        })
     }
 }
 

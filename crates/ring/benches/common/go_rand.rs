@@ -1,13 +1,13 @@
 //! Go's seeded generator, and how it is used: a register of 607 words filled anew for every seed.
 
 use hashbrown::HashSet;
+use ringkit_ring::bench_support::GO_RAND_TABLE;
 
 const LENGTH: usize = 607;
 const TAP: usize = 273;
 const MODULUS: i32 = i32::MAX;
 
-/// The state of `math/rand`'s source. The words of its table are not here: a product
-/// stands in for the load of each.
+/// The state of `math/rand`'s source.
 pub(crate) struct GoRand {
     words: [u64; LENGTH],
     tap: usize,
@@ -41,7 +41,7 @@ impl GoRand {
             x = step(x);
             filled ^= (x as u64) << 20;
             x = step(x);
-            *word = filled ^ x as u64 ^ (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            *word = filled ^ x as u64 ^ GO_RAND_TABLE[place];
         }
         Self { words, tap: 0, feed: LENGTH - TAP }
     }

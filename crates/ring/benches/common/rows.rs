@@ -1,10 +1,12 @@
 //! Every figure of the ring, with both arms.
 
 mod lookup;
+mod shard;
 mod stored;
 mod update;
 
 pub(crate) use self::lookup::{batches, gets, sets};
+pub(crate) use self::shard::shards;
 pub(crate) use self::stored::{codec, tokens};
 pub(crate) use self::update::{Change, heartbeats, joins};
 

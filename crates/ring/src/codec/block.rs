@@ -6,8 +6,10 @@
 
 use std::ops::Range;
 
-/// Shortest repetition worth a copy, and what is hashed to find it.
-const MIN_MATCH: usize = 4;
+/// How many bytes are hashed to find a repetition.
+const HASHED: usize = 4;
+/// Shortest repetition worth a copy: readers take longer over many short ones than over plain bytes.
+const MIN_MATCH: usize = 8;
 /// No copy reaches back further; two bytes hold it.
 const MAX_DISTANCE: usize = 0xFFFF;
 /// Longest copy of one element.
@@ -53,7 +55,7 @@ impl<'a> Block<'a> {
     fn search(&mut self, range: Range<usize>) {
         let shift = 32 - self.last_seen.len().ilog2();
         let mut at = range.start;
-        while at + MIN_MATCH <= range.end {
+        while at + HASHED <= range.end {
             let Some(here) = four_at(self.bytes, at) else { return };
             let place = &mut self.last_seen[(here.wrapping_mul(0x1E35_A7BD) >> shift) as usize];
             let before = std::mem::replace(place, at as u32) as usize;
@@ -64,6 +66,10 @@ impl<'a> Block<'a> {
             }
             let ahead = self.bytes[at..range.end].iter().zip(&self.bytes[before..]);
             let length = ahead.take_while(|(a, b)| a == b).count();
+            if length < MIN_MATCH {
+                at += 1;
+                continue;
+            }
             self.literal(at);
             self.copy(at - before, length);
             at += length;
