@@ -73,6 +73,28 @@ fn a_lookup_never_allocates() {
     }
 }
 
+#[test]
+fn a_shard_that_is_remembered_is_found_without_allocating() {
+    let snapshot = Snapshot::first_sight(&healthy(90, 64), NOW, &options(true));
+    let hour = std::time::Duration::from_secs(3_600);
+    let members = |tenant| {
+        let plain = snapshot.shuffle_shard(tenant, 9).len();
+        let stable = snapshot.shuffle_shard_zone_stable(tenant, 10).len();
+        plain + stable + snapshot.shuffle_shard_with_lookback(tenant, 9, hour, NOW).len()
+    };
+    for tenant in ["a", "somebody-with-a-rather-long-name"] {
+        let first = measure(|| assert_eq!(members(tenant), 9 + 10 + 9));
+        let again = measure(|| assert_eq!(members(tenant), 9 + 10 + 9));
+        assert!(first.count_total > 0, "the first time is counted");
+        assert_eq!(again.count_total, 0, "{tenant}");
+        let lookups = measure(|| {
+            let shard = snapshot.shuffle_shard(tenant, 9);
+            keys().for_each(|key| assert!(shard.get(key, Operation::WRITE, NOW).is_ok()));
+        });
+        assert_eq!(lookups.count_total, 0, "{tenant}: lookups in a shard");
+    }
+}
+
 /// What one heartbeat costs, seen by a reader in full: its value comes with tokens of its own.
 fn seen(instances: usize, tokens: usize) -> AllocationInfo {
     let desc = healthy(instances, tokens);

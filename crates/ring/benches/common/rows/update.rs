@@ -1,5 +1,7 @@
 //! What arrives: heartbeats and instances that join.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,6 +220,8 @@ impl Change {
 }
 
 fn topology_change(figure: &'static str, instances: usize, tokens: usize) -> Row {
-    let (mut ours, mut go) = (Change::new(instances, tokens), Change::new(instances, tokens));
-    Row::new(figure, instances, Goal::OneIn(10), timed(move || ours.ours())).against(timed(move || go.go()))
+    let ours = Rc::new(RefCell::new(Change::new(instances, tokens)));
+    let go = Rc::clone(&ours);
+    let (ours, go) = (timed(move || ours.borrow_mut().ours()), timed(move || go.borrow_mut().go()));
+    Row::new(figure, instances, Goal::OneIn(10), ours).against(go)
 }
