@@ -159,10 +159,14 @@ fn is_disputed(desc: &Desc, newcomers: &[Arc<InstanceDesc>]) -> bool {
     }
     let near = Sieve::new(&claimed);
     let mut newcomers = newcomers.iter().peekable();
-    desc.iter().any(|(_, entry)| {
-        let is_newcomer = newcomers.next_if(|newcomer| Arc::ptr_eq(newcomer, entry)).is_some();
-        !is_newcomer && entry.state != State::Left && near.hits(&entry.tokens, &claimed)
-    })
+    // First who is to be looked at, then their tokens: so the memory of many is fetched at once.
+    let others: Vec<&[u32]> = desc
+        .iter()
+        .filter(|(_, entry)| newcomers.next_if(|newcomer| Arc::ptr_eq(newcomer, entry)).is_none())
+        .filter(|(_, entry)| entry.state != State::Left)
+        .map(|(_, entry)| entry.tokens.as_slice())
+        .collect();
+    others.iter().any(|tokens| near.hits(tokens, &claimed))
 }
 
 /// Where on the circle tokens lie, one flag per part: tells nearly all others apart from them at the cost of one look.

@@ -37,6 +37,17 @@ impl<'a> Reader<'a> {
     /// A varint of at most 10 bytes; what exceeds 64 bits is lost, as in Go.
     #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, DecodeError> {
+        // Tags and lengths, mostly, take one byte.
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(byte.into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
             let &byte = self.bytes.get(self.at).ok_or_else(|| self.truncated())?;
@@ -50,6 +61,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number, from 1 up, and how it ends.
+    #[inline]
     pub(super) fn tag(&mut self) -> Result<(u32, WireType), DecodeError> {
         let tag = self.varint()?;
         let number = (tag >> 3) as i32;
@@ -105,10 +117,12 @@ impl<'a> Reader<'a> {
         Ok(&rest[..length])
     }
 
+    #[cold]
     fn truncated(&self) -> DecodeError {
         DecodeError::new(format!("truncated after byte {}", self.bytes.len()))
     }
 
+    #[cold]
     fn fault(&self, what: &str) -> DecodeError {
         DecodeError::new(format!("{what} before byte {}", self.at))
     }

@@ -358,6 +358,28 @@ proptest! {
     }
 }
 
+/// Tokens are not searched for repetitions, because there are none to be found.
+#[test]
+fn a_stored_ring_is_about_as_small_as_a_general_compressor_makes_it() {
+    let mut generator = ringkit_ring::TokenGenerator::random(Some(5));
+    let mut desc = Desc::new();
+    for place in 0..100 {
+        let entry = InstanceDesc {
+            addr: format!("10.0.0.{place}:9095").into(),
+            timestamp: 1_700_000_000 + place,
+            tokens: generator.generate(128, &desc).into(),
+            zone: format!("zone-{}", place % 3).into(),
+            registered_timestamp: 1_600_000_000,
+            ..InstanceDesc::default()
+        };
+        desc.insert(format!("ingester-{place}"), entry);
+    }
+    let stored = desc.encode();
+    let proto = snap::raw::Decoder::new().decompress_vec(&stored).unwrap();
+    let general = snap::raw::Encoder::new().compress_vec(&proto).unwrap();
+    assert!(stored.len() <= general.len() + general.len() / 100, "{} and {}", stored.len(), general.len());
+}
+
 /// Rings of the same instances, none of which has two entries of one second, or a token of another.
 fn distinct_rings(n: usize) -> impl Strategy<Value = Vec<Desc>> {
     vec(vec((prop::option::weighted(0.7, state()), 0..50u32), 6), n).prop_map(move |rings| {
