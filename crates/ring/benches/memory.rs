@@ -2,6 +2,12 @@
 //!
 //! `cargo bench -p ringkit-ring --bench memory`. Apart from the report, because counting replaces the allocator.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark stops at what is wrong with it, and prints"
+)]
+
 #[path = "common/mod.rs"]
 mod common;
 

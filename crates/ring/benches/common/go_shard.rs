@@ -65,10 +65,13 @@ pub(crate) fn shuffle_shard(
     }
 }
 
+/// A shard that all who ask for it share.
+type Shared = Arc<RwLock<Ring>>;
+
 /// Shards by identifier and size. A hit brings states and heartbeats of the shard up to date, under the write lock.
 #[derive(Default)]
 pub(crate) struct Cache {
-    shards: RwLock<HashMap<(String, usize), Arc<RwLock<Ring>>>>,
+    shards: RwLock<HashMap<(String, usize), Shared>>,
 }
 
 impl Cache {
@@ -77,12 +80,7 @@ impl Cache {
         self.shards.write().unwrap().insert((identifier.to_owned(), size), shard);
     }
 
-    pub(crate) fn get(
-        &self,
-        ring: &RwLock<Ring>,
-        identifier: &str,
-        size: usize,
-    ) -> Option<Arc<RwLock<Ring>>> {
+    pub(crate) fn get(&self, ring: &RwLock<Ring>, identifier: &str, size: usize) -> Option<Shared> {
         let key = KeyRef(identifier, size);
         let shard = Arc::clone(self.shards.read().unwrap().get(&key)?);
         {
