@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::operation::Operation;
 use crate::quorum::{Failure, FailureReason, Family, ItemTracker, Verdict};
-use crate::snapshot::Instance;
+use crate::snapshot::{Instance, Snapshot};
 use crate::view::View;
 
 /// What one call to an instance failed with.
@@ -81,7 +81,8 @@ pub enum BatchError {
 /// # Source
 ///
 /// Cortex's `DoBatch`. Differs in two points: each item is counted as done once, where further successes of one item
-/// stood in for another; and instances are told apart by id, where two on one address were one with a double vote.
+/// stood in for another; and instances are told apart by id, where two on one address were one with a double vote. Of a
+/// failed item's errors the dialect chooses.
 pub async fn do_batch<F, Fut>(
     view: &impl View,
     op: Operation,
@@ -137,13 +138,14 @@ impl Plan {
         if view.is_empty() {
             return Err(BatchError::NoInstances);
         }
-        let members = &view.snapshot().members;
+        let Snapshot { members, options, .. } = view.snapshot();
+        let dialect = options.dialect;
         let mut items = Vec::with_capacity(tokens.len());
         let mut calls: Vec<PlannedCall> = Vec::new();
         let mut call_of = vec![NO_CALL; members.len()];
         for (item, &token) in tokens.iter().enumerate() {
             let replicas = view.get(token, op, now)?;
-            items.push(ItemTracker::new(replicas.len(), replicas.max_errors()));
+            items.push(ItemTracker::in_dialect(replicas.len(), replicas.max_errors(), dialect));
             for place in replicas.places {
                 let call = &mut call_of[place as usize];
                 if *call == NO_CALL {

@@ -12,8 +12,9 @@ impl Snapshot {
     /// The healthy instances that hold `token`, in walk order, and how many of them may fail.
     ///
     /// `now` (Unix seconds) decides which heartbeats are fresh. Costs a search among the tokens and a few reads, whatever
-    /// the number of instances; while instances change their state, the tokens walked over too, up to the last one that
-    /// can add an instance. Takes no lock; allocates only for sets of more than eight.
+    /// the number of instances; for a replication factor above eight, and where instances extend the set, the tokens walked
+    /// over too, up to the last one that can add an instance. Takes no lock; allocates only for sets of more than eight, and
+    /// for walks through more than eight zones.
     ///
     /// # Errors
     ///

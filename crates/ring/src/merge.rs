@@ -227,6 +227,14 @@ pub(crate) fn resolve_conflicts(desc: &mut Desc) -> BTreeSet<EntryId> {
     changed
 }
 
+/// Which of several claimants of one token keeps it, by their states in the order of their ids: the first who is not LEAVING,
+/// else the first. Who has LEFT claims nothing; `None` if all have.
+pub(crate) fn merge_winner(states: impl Iterator<Item = State> + Clone) -> Option<usize> {
+    let first = |wanted: fn(State) -> bool| states.clone().position(wanted);
+    first(|state| !matches!(state, State::Left | State::Leaving))
+        .or_else(|| first(|state| state != State::Left))
+}
+
 /// Tokens that an instance claims and does not keep, sorted.
 fn lost_tokens(desc: &Desc) -> BTreeMap<EntryId, Vec<u32>> {
     let claimants: Vec<_> = desc.iter().filter(|(_, entry)| entry.state != State::Left).collect();
@@ -240,8 +248,8 @@ fn lost_tokens(desc: &Desc) -> BTreeMap<EntryId, Vec<u32>> {
     let mut lost = BTreeMap::<EntryId, Vec<u32>>::new();
     for rivals in claims.chunk_by(|a, b| a >> 32 == b >> 32).filter(|rivals| rivals.len() > 1) {
         // Claims on one token stand in the order of the ids.
-        let staying = rivals.iter().copied().find(|&claim| claimant(claim).1.state != State::Leaving);
-        let winner = staying.unwrap_or(rivals[0]);
+        let winner = merge_winner(rivals.iter().map(|&claim| claimant(claim).1.state));
+        let winner = winner.map_or(rivals[0], |winner| rivals[winner]);
         for &loser in rivals.iter().filter(|claim| **claim != winner) {
             lost.entry(claimant(loser).0.clone()).or_default().push((loser >> 32) as u32);
         }

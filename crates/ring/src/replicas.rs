@@ -91,7 +91,8 @@ impl<'a> Replicas<'a> {
             instances: self.iter().map(Arc::clone).collect(),
             max_errors: self.max_errors,
             max_unavailable_zones: self.max_unavailable_zones,
-            // A key's replicas may fail one by one, in whatever zones: that is no set to be asked by zone.
+            // A key's replicas may fail one by one, in whatever zones: that is no set to be asked by zone. (One that may lose
+            // nobody is decided the same either way.)
             zone_awareness_enabled: self.snapshot.options.zone_awareness_enabled && self.max_errors == 0,
         }
     }

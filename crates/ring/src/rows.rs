@@ -31,7 +31,7 @@ pub(crate) struct Rules<'a> {
 pub(crate) enum Rows {
     /// Places as narrow as the number of members allows: half the memory is half the cache misses.
     Narrow(Table<u16>),
-    /// Places of more than 65,534 members.
+    /// Places of more than 65,535 members.
     Wide(Table<u32>),
 }
 

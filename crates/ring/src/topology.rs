@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
 
-use crate::desc::State;
 use crate::members::Members;
+use crate::merge::merge_winner;
 use crate::operation::StateCode;
 use crate::options::RingOptions;
 use crate::ownership::Ownership;
@@ -164,9 +164,10 @@ impl Topology {
         let mut duplicates = 0;
         for rivals in claims.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|rivals| rivals.len() > 1) {
             duplicates += rivals.len() - 1;
-            let leaving = |claim: &u64| members[*claim as u32 as usize].state() == State::Leaving;
             let owner = if options.merge_winner_owns_duplicates {
-                rivals.iter().copied().find(|claim| !leaving(claim)).unwrap_or(rivals[0])
+                let state = |claim: &u64| members[*claim as u32 as usize].state();
+                // Claims on one token stand in the order of the ids.
+                merge_winner(rivals.iter().map(state)).map_or(rivals[0], |winner| rivals[winner])
             } else {
                 rivals[rivals.len() - 1]
             };

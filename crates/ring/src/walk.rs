@@ -65,7 +65,9 @@ pub(crate) struct Crowd<'a> {
 /// A walk under way.
 pub(crate) struct Walk {
     taken: Taken,
-    zones: SmallVec<[Zone; 4]>,
+    zones: SmallVec<[Zone; 8]>,
+    /// How many zones have somebody who could still be taken.
+    open: usize,
     quota: Quota,
     zone_aware: bool,
     size: usize,
@@ -105,16 +107,19 @@ impl Walk {
         } else {
             SmallVec::from_iter([Zone { left: crowd.counts.iter().map(left).sum(), ..Zone::default() }])
         };
-        Self {
+        let mut walk = Self {
             taken: Taken::default(),
             zones,
+            open: 0,
             quota: Quota::new(crowd.options, factor, crowd.sharing),
             zone_aware,
             size: factor,
             op,
             passed_over,
             members: crowd.members,
-        }
+        };
+        walk.open = walk.count_open();
+        walk
     }
 
     /// Offers the member at place `member`, of `zone`, in `state`; one that was offered before is not taken twice.
@@ -133,11 +138,18 @@ impl Walk {
         self.zones[zone].left -= 1;
         // A member that extends the set does not count against its zone, so the replica it makes room for may come from
         // there too.
+        let extra = self.quota.extra;
         if self.op.extends_on_code(state) {
             self.size += 1;
         } else if limited {
             self.quota.take(taken);
             self.zones[zone].taken += 1;
+        }
+        if self.quota.extra == 0 && extra > 0 {
+            // The last extra is gone, which closes other zones too.
+            self.open = self.count_open();
+        } else if !self.is_open(&self.zones[zone]) {
+            self.open -= 1;
         }
         self.is_over()
     }
@@ -145,8 +157,16 @@ impl Walk {
     /// Whether nobody who could still come along would be taken.
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
-        let used_up = |zone: &Zone| zone.left == 0 || (zone.limited && self.quota.is_full(zone.taken));
-        self.taken.list.len() >= self.size || self.zones.iter().all(used_up)
+        self.taken.list.len() >= self.size || self.open == 0
+    }
+
+    #[inline]
+    fn is_open(&self, zone: &Zone) -> bool {
+        zone.left > 0 && !(zone.limited && self.quota.is_full(zone.taken))
+    }
+
+    fn count_open(&self) -> usize {
+        self.zones.iter().filter(|zone| self.is_open(zone)).count()
     }
 
     /// Who was taken, in order.

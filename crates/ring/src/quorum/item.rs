@@ -1,5 +1,7 @@
 //! One item written to several replicas.
 
+use crate::options::Dialect;
+
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -21,6 +23,8 @@ pub struct ItemTracker {
     succeeded: u32,
     client: Errors,
     server: Errors,
+    last: (Family, u32),
+    dialect: Dialect,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +67,11 @@ pub enum FailureReason {
 impl ItemTracker {
     /// An item on `replicas` instances of which `max_errors` may fail.
     pub fn new(replicas: usize, max_errors: usize) -> Self {
+        Self::in_dialect(replicas, max_errors, Dialect::Cortex)
+    }
+
+    /// As [`ItemTracker::new`], with the error to report chosen as `dialect` does: both decide at the same reply.
+    pub fn in_dialect(replicas: usize, max_errors: usize, dialect: Dialect) -> Self {
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
             min_success: clamp(replicas.saturating_sub(max_errors)),
@@ -71,6 +80,8 @@ impl ItemTracker {
             succeeded: 0,
             client: Errors::default(),
             server: Errors::default(),
+            last: (Family::Client, 0),
+            dialect,
         }
     }
 
@@ -89,13 +100,15 @@ impl ItemTracker {
     /// # Source
     ///
     /// Cortex's `batchTracker.record`: an item fails when one family exceeds the tolerated errors, or when nobody is left
-    /// to answer. The error reported is the last 5xx if those are in the majority, else the last 4xx.
+    /// to answer. The error reported is the last 5xx if those are in the majority, else the last 4xx; in dskit whichever came
+    /// last.
     pub fn error(&mut self, family: Family, reply: u32) -> Verdict {
         let errors = match family {
             Family::Client => &mut self.client,
             Family::Server => &mut self.server,
         };
         *errors = Errors { count: errors.count + 1, last: reply };
+        self.last = (family, reply);
         if errors.count > self.max_failures {
             return self.failed(FailureReason::TooManyErrors);
         }
@@ -112,6 +125,10 @@ impl ItemTracker {
     }
 
     fn failed(&self, reason: FailureReason) -> Verdict {
+        if self.dialect == Dialect::Dskit {
+            let (family, reply) = self.last;
+            return Verdict::Failed(Failure { reason, family, reply });
+        }
         let (family, errors) = if self.server.count > self.client.count {
             (Family::Server, self.server)
         } else {

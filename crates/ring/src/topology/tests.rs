@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use crate::desc::{Desc, InstanceDesc};
+use crate::operation::Operation;
 use crate::options::{Dialect, RingOptions};
+use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::token::search_token;
 
@@ -95,4 +97,43 @@ proptest! {
             prop_assert_eq!(contents(&snapshot), contents(&Snapshot::first_sight(&desc, NOW, &options)));
         }
     }
+}
+
+/// At 65,536 members places no longer fit into two bytes.
+#[test]
+fn tables_widen_and_narrow_with_the_number_of_members() {
+    const MOST: u32 = u16::MAX as u32;
+    let entry = |place: u32| {
+        let token = place.wrapping_mul(2_654_435_761);
+        InstanceDesc { timestamp: NOW, tokens: vec![token].into(), ..InstanceDesc::default() }
+    };
+    let mut desc: Desc = (0..MOST).map(|place| (format!("i{place:05}"), entry(place))).collect();
+    let options = RingOptions::default();
+    let check = |snapshot: &Snapshot, desc: &Desc, wide: bool| {
+        assert_eq!(matches!(snapshot.topology.rows, Rows::Wide(_)), wide);
+        let scratch = Snapshot::first_sight(desc, NOW, &options);
+        for key in (0..500u32).map(|n| n.wrapping_mul(97_654_321)) {
+            let ids = |snapshot: &Snapshot| -> Vec<String> {
+                let found = snapshot.get(key, Operation::WRITE, NOW).unwrap();
+                found.ids().map(ToString::to_string).collect()
+            };
+            // The owner of a token is who claims it, and those behind it follow.
+            let start = search_token(snapshot.tokens(), key);
+            let owners = (0..3).map(|n| snapshot.topology.owner((start + n) % snapshot.tokens().len()));
+            let owners: Vec<_> = owners.map(|owner| snapshot.members[owner].id.to_string()).collect();
+            assert_eq!(ids(snapshot), owners);
+            assert_eq!(ids(snapshot), ids(&scratch));
+        }
+    };
+    let narrow = Snapshot::first_sight(&desc, NOW, &options);
+    check(&narrow, &desc, false);
+    desc.insert("h", entry(MOST));
+    let wide = narrow.next(&desc, |_, _| NOW);
+    check(&wide, &desc, true);
+    desc.insert("g", entry(MOST + 1));
+    let wider = wide.next(&desc, |_, _| NOW);
+    check(&wider, &desc, true);
+    desc.remove("i00007");
+    desc.remove("g");
+    check(&wider.next(&desc, |_, _| NOW), &desc, false);
 }

@@ -1,5 +1,5 @@
-use ringkit_ring::Family;
 use ringkit_ring::quorum::{ItemTracker, Verdict};
+use ringkit_ring::{Dialect, Family};
 
 use crate::support::{count, list, text, vectors};
 
@@ -20,16 +20,19 @@ fn feed(item: &mut ItemTracker, reply: &str, number: usize) -> Option<&'static s
 }
 
 #[test]
-fn single_items_are_decided_as_in_cortex() {
+fn single_items_are_decided_as_in_either_system() {
     let file = vectors("batch");
     assert_eq!(list(&file, "single_item").len(), 46);
-    for case in list(&file, "single_item") {
-        let max_failures = count(case, "max_failures");
-        let mut item = ItemTracker::new(count(case, "min_success") + max_failures, max_failures);
-        let replies = list(case, "responses").iter().map(|reply| reply.as_str().unwrap());
-        let decided = replies.enumerate().find_map(|(at, reply)| Some((at, feed(&mut item, reply, at)?)));
-        let expected = (count(case, "cortex_decided_at"), text(case, "cortex_result"));
-        assert_eq!(decided, Some(expected), "{case}");
+    for (system, dialect) in [("cortex", Dialect::Cortex), ("dskit", Dialect::Dskit)] {
+        for case in list(&file, "single_item") {
+            let max_failures = count(case, "max_failures");
+            let replicas = count(case, "min_success") + max_failures;
+            let mut item = ItemTracker::in_dialect(replicas, max_failures, dialect);
+            let replies = list(case, "responses").iter().map(|reply| reply.as_str().unwrap());
+            let decided = replies.enumerate().find_map(|(at, reply)| Some((at, feed(&mut item, reply, at)?)));
+            let at = count(case, &format!("{system}_decided_at"));
+            assert_eq!(decided, Some((at, text(case, &format!("{system}_result")))), "{case}");
+        }
     }
 }
 
