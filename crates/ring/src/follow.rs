@@ -139,4 +139,6 @@ impl Snapshot {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

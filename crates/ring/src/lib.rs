@@ -1,5 +1,8 @@
 //! Who owns which token: the ring as it is stored, merged, read and asked, in agreement with Cortex to the last bit.
 
+#[cfg(test)]
+extern crate self as ringkit_ring;
+
 mod batch;
 #[doc(hidden)]
 pub mod bench_support;

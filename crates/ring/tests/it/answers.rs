@@ -1,0 +1,110 @@
+//! Everything that can be asked of a snapshot, compared between two of them.
+//!
+//! Shared by the integration tests, the unit tests of `follow` and the fuzz targets, so it uses nothing but the public face.
+
+use ringkit_ring::{Error, Operation, ReplicationSet, Snapshot};
+
+/// All named operations, and two that nobody has: everything accepted and extending, nothing accepted.
+pub(crate) const OPERATIONS: [Operation; 16] = [
+    Operation::WRITE,
+    Operation::WRITE_NO_EXTEND,
+    Operation::READ,
+    Operation::REPORTING,
+    Operation::BLOCKS_OWNER_SYNC,
+    Operation::BLOCKS_OWNER_READ,
+    Operation::BLOCKS_READ,
+    Operation::RULER,
+    Operation::RULER_LIST,
+    Operation::ALERTMANAGER,
+    Operation::ALERTMANAGER_NO_EXTENSION,
+    Operation::ALERTMANAGER_SYNC,
+    Operation::ALERTMANAGER_SYNC_NO_EXTENSION,
+    Operation::COMPACTOR,
+    Operation::from_bits(0x003F_FFFF),
+    Operation::from_bits(0),
+];
+
+/// Ids, how many may fail, in how many zones.
+type Set = (Vec<String>, usize, usize);
+
+/// The answer to [`Snapshot::get`].
+pub(crate) fn get(snapshot: &Snapshot, key: u32, op: Operation, now: i64) -> Result<Set, Error> {
+    snapshot.get(key, op, now).map(|set| told(&set))
+}
+
+/// The answer to [`Snapshot::replication_set`].
+pub(crate) fn replication_set(snapshot: &Snapshot, op: Operation, now: i64) -> Result<Set, Error> {
+    snapshot.replication_set(op, now).map(|set| told(&set))
+}
+
+fn told(set: &ReplicationSet) -> Set {
+    let ids = set.instances.iter().map(|instance| instance.id.to_string()).collect();
+    (ids, set.max_errors, set.max_unavailable_zones)
+}
+
+/// `keys`, and the keys around some of the snapshot's tokens and around both ends of the circle.
+pub(crate) fn telling_keys(snapshot: &Snapshot, keys: &[u32], most: usize) -> Vec<u32> {
+    let tokens = snapshot.tokens();
+    let ends = [0, u32::MAX].into_iter().chain(tokens.first().copied()).chain(tokens.last().copied());
+    let step = (tokens.len() / most.max(1)).max(1);
+    let some = tokens.iter().step_by(step).flat_map(|t| [t.wrapping_sub(1), *t, t.wrapping_add(1)]);
+    keys.iter().copied().chain(ends).chain(some).collect()
+}
+
+/// The first answer in which `a` and `b` differ at `now` (Unix seconds), asked about `keys` in every operation.
+pub(crate) fn difference(a: &Snapshot, b: &Snapshot, keys: &[u32], now: i64) -> Option<String> {
+    whole(a, b).or_else(|| {
+        OPERATIONS.into_iter().find_map(|op| {
+            by_health(a, b, op, now).or_else(|| {
+                keys.iter().find_map(|&key| {
+                    let what = format!("get({key}, {:#x}, {now})", op.bits());
+                    differ(&what, &get(a, key, op, now), &get(b, key, op, now))
+                })
+            })
+        })
+    })
+}
+
+fn differ<T: PartialEq + std::fmt::Debug>(what: &str, a: &T, b: &T) -> Option<String> {
+    (a != b).then(|| format!("{what}:\n  {a:?}\n  {b:?}"))
+}
+
+/// What does not depend on time and operation.
+fn whole(a: &Snapshot, b: &Snapshot) -> Option<String> {
+    let instances = |snapshot: &Snapshot| -> Vec<_> {
+        let of = |instance: &std::sync::Arc<ringkit_ring::Instance>| {
+            let id = instance.id.as_str();
+            // By place, by id and by address it is the same one.
+            let by_id = snapshot.instance(id).map(|found| (*found).clone());
+            let by_addr = snapshot.id_by_addr(instance.addr()).cloned();
+            ((**instance).clone(), by_id, by_addr, snapshot.seen(id))
+        };
+        snapshot.instances().iter().map(of).collect()
+    };
+    differ("instances", &instances(a), &instances(b))
+        .or_else(|| differ("tokens", &a.tokens(), &b.tokens()))
+        .or_else(|| differ("zones", &a.zones(), &b.zones()))
+        .or_else(|| differ("duplicate tokens", &a.duplicate_tokens(), &b.duplicate_tokens()))
+        .or_else(|| differ("ownership", a.ownership(), b.ownership()))
+        .or_else(|| differ("nobody", &a.instance("nobody").is_none(), &b.instance("nobody").is_none()))
+}
+
+fn by_health(a: &Snapshot, b: &Snapshot, op: Operation, now: i64) -> Option<String> {
+    let bits = op.bits();
+    let healthy = |snapshot: &Snapshot| -> Vec<bool> {
+        snapshot.instances().iter().map(|instance| snapshot.is_healthy(&instance.id, op, now)).collect()
+    };
+    differ(&format!("is_healthy({bits:#x}, {now})"), &healthy(a), &healthy(b))
+        .or_else(|| {
+            let what = format!("split_by_health({bits:#x}, {now})");
+            differ(&what, &a.split_by_health(op, now), &b.split_by_health(op, now))
+        })
+        .or_else(|| {
+            let what = format!("all_healthy({bits:#x}, {now})");
+            differ(&what, &a.all_healthy(op, now), &b.all_healthy(op, now))
+        })
+        .or_else(|| {
+            let what = format!("replication_set({bits:#x}, {now})");
+            differ(&what, &replication_set(a, op, now), &replication_set(b, op, now))
+        })
+}
