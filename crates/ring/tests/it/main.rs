@@ -6,11 +6,16 @@
     reason = "tests; helpers of an integration test are not seen as such"
 )]
 
+mod answers;
 mod batches;
 mod fanout;
+mod followers;
+mod hostile;
 mod laws;
 mod merging;
 mod metrics;
+mod nasty;
+mod plain;
 mod readers;
 mod support;
 mod tokens;
