@@ -10,6 +10,7 @@ mod answers;
 mod batches;
 mod fanout;
 mod followers;
+mod hazards;
 mod hostile;
 mod laws;
 mod merging;
