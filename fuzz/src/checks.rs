@@ -10,6 +10,10 @@ use ringkit_proto::{SeriesView, WalkError, cortexpb};
 use ringkit_ring::{Desc, RingCodec};
 use ringkit_tsdb::{XorChunk, log, xor};
 
+mod lookups;
+
+pub use lookups::ring_lookup;
+
 /// Bodies that claim to be larger are refused before they are decoded, as the services do.
 const MAX_DECODED_BYTES: usize = 1 << 20;
 

@@ -49,6 +49,11 @@ fn rings_hold_for_the_corpus() {
     replay("ring", checks::ring);
 }
 
+#[test]
+fn ring_lookups_hold_for_the_corpus() {
+    replay("ring_lookup", checks::ring_lookup);
+}
+
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
 }
@@ -212,5 +217,36 @@ fn write_the_seeds() {
     let stored = desc.encode();
     put("ring", "three", &stored);
     put("ring", "three_bare", &snap::raw::Decoder::new().decompress_vec(&stored).unwrap());
+    // Ways to ask: options, operation, time, length of the first ring, key; then this ring and a later one.
+    let bare = |desc: &Desc| snap::raw::Decoder::new().decompress_vec(&desc.encode()).unwrap();
+    let zones = ["a", "b", "", "a", "c"];
+    let owner = |n: u32, at: i64| InstanceDesc {
+        zone: zones[n as usize % 5].into(),
+        timestamp: at,
+        ..instance(&format!("{n}:1"), State::from_i32(n as i32 % 7), vec![n * 7, 10, u32::MAX - n, n])
+    };
+    let some = |from: u32, to: u32, at: i64| -> Desc {
+        (from..to).map(|n| (format!("i{n}"), owner(n, at))).collect()
+    };
+    let active: Desc = (0..6u32)
+        .map(|n| {
+            (
+                format!("i{n}"),
+                InstanceDesc { state: State::Active, tokens: vec![n * 100].into(), ..owner(n, 100) },
+            )
+        })
+        .collect();
+    let ask = |name: &str, head: [u8; 3], key: u32, first: &Desc, second: &Desc| {
+        let (first, second) = (bare(first), bare(second));
+        let split = u16::try_from(first.len()).unwrap().to_le_bytes();
+        put("ring_lookup", name, &[&head[..], &split, &key.to_le_bytes(), &[3], &first, &second].concat());
+    };
+    ask("healthy", [3, 0, 0], 250, &active, &active);
+    ask("zones", [3 | 8, 0, 0], 250, &active, &some(2, 8, 101));
+    ask("states", [3 | 8, 2, 0], 9, &some(0, 7, 100), &some(0, 7, 160));
+    ask("ignore_unhealthy", [2 | 16, 0, 1], 9, &some(0, 9, 100), &active);
+    ask("excluded", [5 | 8 | 64, 2, 0], u32::MAX, &some(0, 9, 100), &some(3, 12, 99));
+    ask("joins", [1 | 32, 3, 0], 0, &Desc::new(), &active);
+    ask("all_leave", [4, 1, 2], 0, &active, &Desc::new());
     put("ring", "unsorted_tokens", &[10, 12, 10, 1, b'i', 18, 7, 50, 2, 9, 3, 16, 1, 24]);
 }
