@@ -2,10 +2,10 @@
 //!
 //! Shared by the integration tests, the unit tests of `follow` and the fuzz targets, so it uses nothing but the public face.
 
-use ringkit_ring::{Error, Operation, ReplicationSet, Snapshot};
+use ringkit_ring::{Error, Operation, Replicas, Snapshot};
 
 /// All named operations, and two that nobody has: everything accepted and extending, nothing accepted.
-pub(crate) const OPERATIONS: [Operation; 16] = [
+pub(crate) const OPERATIONS: [Operation; 19] = [
     Operation::WRITE,
     Operation::WRITE_NO_EXTEND,
     Operation::READ,
@@ -20,6 +20,9 @@ pub(crate) const OPERATIONS: [Operation; 16] = [
     Operation::ALERTMANAGER_SYNC,
     Operation::ALERTMANAGER_SYNC_NO_EXTENSION,
     Operation::COMPACTOR,
+    Operation::DSKIT_WRITE,
+    Operation::DSKIT_WRITE_NO_EXTEND,
+    Operation::DSKIT_READ,
     Operation::from_bits(0x003F_FFFF),
     Operation::from_bits(0),
 ];
@@ -37,9 +40,34 @@ pub(crate) fn replication_set(snapshot: &Snapshot, op: Operation, now: i64) -> R
     snapshot.replication_set(op, now).map(|set| told(&set))
 }
 
-fn told(set: &ReplicationSet) -> Set {
-    let ids = set.instances.iter().map(|instance| instance.id.to_string()).collect();
-    (ids, set.max_errors, set.max_unavailable_zones)
+/// The answer to [`Snapshot::get_with_factor`].
+pub(crate) fn get_with_factor(
+    snapshot: &Snapshot,
+    key: u32,
+    op: Operation,
+    factor: usize,
+    now: i64,
+) -> Result<Set, Error> {
+    snapshot.get_with_factor(key, op, factor, now).map(|set| told(&set))
+}
+
+/// What is borrowed and what is owned say the same, however they are asked.
+fn told(set: &Replicas<'_>) -> Set {
+    let owned = set.to_set();
+    let ids: Vec<String> = owned.instances.iter().map(|instance| instance.id.to_string()).collect();
+    assert!(set.ids().eq(&ids) && set.addresses().eq(owned.addresses()));
+    assert_eq!(
+        (set.len(), set.is_empty(), set.zone_count()),
+        (owned.len(), owned.is_empty(), owned.zone_count())
+    );
+    // Both look at one after the other, so not all of a large set are looked for.
+    assert!(ids.iter().take(9).all(|id| set.contains(id)));
+    assert!(set.addresses().take(9).all(|addr| set.includes(addr)));
+    assert_eq!(
+        (set.max_errors(), set.max_unavailable_zones()),
+        (owned.max_errors, owned.max_unavailable_zones)
+    );
+    (ids, owned.max_errors, owned.max_unavailable_zones)
 }
 
 /// `keys`, and the keys around some of the snapshot's tokens and around both ends of the circle.
@@ -58,7 +86,12 @@ pub(crate) fn difference(a: &Snapshot, b: &Snapshot, keys: &[u32], now: i64) -> 
             by_health(a, b, op, now).or_else(|| {
                 keys.iter().find_map(|&key| {
                     let what = format!("get({key}, {:#x}, {now})", op.bits());
-                    differ(&what, &get(a, key, op, now), &get(b, key, op, now))
+                    differ(&what, &get(a, key, op, now), &get(b, key, op, now)).or_else(|| {
+                        let more = |s: &Snapshot| {
+                            get_with_factor(s, key, op, s.options().replication_factor + 2, now)
+                        };
+                        differ(&format!("{what} with 2 more"), &more(a), &more(b))
+                    })
                 })
             })
         })

@@ -47,6 +47,17 @@ fn ask(desc: &Desc, now: i64, options: &RingOptions, keys: &[u32]) -> Result<(),
             if found != expected {
                 return Err(format!("get {key} {:#x}: {found:?}, not {expected:?}", op.bits()));
             }
+            for more in [1, 4] {
+                let factor = options.replication_factor + more;
+                let found = answers::get_with_factor(&snapshot, key, op, factor, now).map_err(text);
+                let expected = plain.get_with_factor(key, op, factor);
+                if found != expected {
+                    return Err(format!(
+                        "get {key} {:#x} of {factor}: {found:?}, not {expected:?}",
+                        op.bits()
+                    ));
+                }
+            }
         }
     }
     // All other questions too; a ring answers as itself.

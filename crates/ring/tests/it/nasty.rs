@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use ringkit_ring::{Desc, InstanceDesc, RingOptions, State, Strategy as Filter};
+use ringkit_ring::{Desc, Dialect, InstanceDesc, RingOptions, State, Strategy as Filter};
 
 /// About when things happen in these rings, in Unix seconds.
 pub(crate) const NOW: i64 = 1_700_000_000;
@@ -57,6 +57,20 @@ pub(crate) fn entry() -> impl Strategy<Value = InstanceDesc> {
         })
 }
 
+/// An entry as others would make it: tokens that hardly anybody shares.
+pub(crate) fn sound_entry() -> impl Strategy<Value = InstanceDesc> {
+    let token = prop_oneof![2_000 => any::<u32>(), 1 => token()];
+    let tokens = prop_oneof![1 => Just(vec![]), 9 => vec(token, 1..12)];
+    (entry(), tokens).prop_map(|(entry, tokens)| InstanceDesc { tokens: tokens.into(), ..entry })
+}
+
+/// A ring of up to `n` instances whose tokens hardly anybody shares.
+pub(crate) fn sound_ring(n: usize) -> impl Strategy<Value = Desc> {
+    vec(sound_entry(), 0..=n).prop_map(|entries| {
+        entries.into_iter().enumerate().map(|(place, entry)| (format!("i{place}"), entry)).collect()
+    })
+}
+
 /// A ring of up to `n` instances, named `i0` to `i<n-1>`; some are missing.
 pub(crate) fn ring(n: usize) -> impl Strategy<Value = Desc> {
     vec(prop::option::weighted(0.8, entry()), 0..=n).prop_map(|entries| {
@@ -68,11 +82,15 @@ pub(crate) fn ring(n: usize) -> impl Strategy<Value = Desc> {
 /// A way to look at a ring.
 pub(crate) fn options() -> impl Strategy<Value = RingOptions> {
     let excluded = prop_oneof![Just(vec![]), Just(vec!["out"]), Just(vec!["", "b"])];
-    (1..=5usize, any::<bool>(), any::<bool>(), excluded, prop::bool::weighted(0.8)).prop_map(
-        |(replication_factor, zone_awareness_enabled, quorum, excluded, times_out)| RingOptions {
+    let factor = prop_oneof![12 => 1..=5usize, 1 => Just(0), 1 => 6..12usize];
+    (factor, any::<[bool; 5]>(), excluded, prop::bool::weighted(0.8)).prop_map(
+        |(replication_factor, flags, excluded, times_out)| RingOptions {
             replication_factor,
-            zone_awareness_enabled,
-            strategy: if quorum { Filter::Quorum } else { Filter::IgnoreUnhealthy },
+            zone_awareness_enabled: flags[0],
+            strategy: if flags[1] { Filter::Quorum } else { Filter::IgnoreUnhealthy },
+            dialect: if flags[2] { Dialect::Cortex } else { Dialect::Dskit },
+            zones_with_tokens_only: flags[3],
+            merge_winner_owns_duplicates: flags[4],
             excluded_zones: excluded.into_iter().map(str::to_owned).collect(),
             heartbeat_timeout: Duration::from_secs(if times_out { 60 } else { 0 }),
             ..RingOptions::default()
@@ -108,26 +126,36 @@ pub(crate) struct Update {
     pub clock: i64,
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
+fn edit(entry: BoxedStrategy<InstanceDesc>) -> impl Strategy<Value = Edit> {
+    let tokens = entry.clone().prop_map(|entry| entry.tokens.to_vec());
     prop_oneof![
         4 => (-3..10i64).prop_map(Edit::Heartbeat),
         1 => prop::sample::select(vec![-4_000, 4_000, i64::MIN, i64::MAX]).prop_map(Edit::Heartbeat),
         3 => state().prop_map(Edit::State),
-        3 => tokens().prop_map(Edit::Tokens),
+        3 => tokens.prop_map(Edit::Tokens),
         1 => Just(Edit::Copy),
         2 => prop::sample::select(ZONES.to_vec()).prop_map(Edit::Zone),
         1 => (0..20u8).prop_map(Edit::Addr),
         1 => timestamp().prop_map(Edit::Registered),
         1 => (any::<bool>(), timestamp()).prop_map(|(is, at)| Edit::ReadOnly(is, at)),
-        4 => entry().prop_map(Edit::Replace),
+        4 => entry.prop_map(Edit::Replace),
         3 => Just(Edit::Remove),
     ]
 }
 
 /// An update of a ring of `n` instances.
 pub(crate) fn update(n: usize) -> impl Strategy<Value = Update> {
+    update_with(n, entry().boxed())
+}
+
+/// An update of a ring of `n` instances after which hardly anybody shares a token.
+pub(crate) fn sound_update(n: usize) -> impl Strategy<Value = Update> {
+    update_with(n, sound_entry().boxed())
+}
+
+fn update_with(n: usize, entry: BoxedStrategy<InstanceDesc>) -> impl Strategy<Value = Update> {
     let clock = prop_oneof![4 => 0..5i64, 2 => 50..70i64, 1 => -4_000..4_000i64];
-    (vec((0..n, edit()), 0..5), prop::bool::weighted(0.03), clock)
+    (vec((0..n, edit(entry)), 0..5), prop::bool::weighted(0.03), clock)
         .prop_map(|(edits, cleared, clock)| Update { edits, cleared, clock })
 }
 

@@ -1,10 +1,10 @@
-//! Lookups as Cortex has them, rendered in the plainest way: maps, every step taken, nothing prepared, no early end.
+//! Lookups as Cortex and dskit have them, rendered in the plainest way: maps, every step taken, nothing prepared, no early end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use ringkit_ring::{Desc, InstanceDesc, Operation, RingOptions, Strategy, is_fresh};
+use ringkit_ring::{Desc, Dialect, InstanceDesc, Operation, RingOptions, State, Strategy, is_fresh};
 
 /// A ring that is first met at `now`, looked at through `options`.
 pub(crate) struct Plain<'a> {
@@ -13,6 +13,7 @@ pub(crate) struct Plain<'a> {
     visible: BTreeMap<String, Arc<InstanceDesc>>,
     owners: BTreeMap<u32, String>,
     zones: BTreeSet<String>,
+    sharing: usize,
 }
 
 /// Ids, how many may fail, in how many zones; or the text of the error.
@@ -26,12 +27,30 @@ impl<'a> Plain<'a> {
             .filter(|(_, entry)| !excluded(entry))
             .map(|(id, entry)| (id.to_string(), Arc::clone(entry)))
             .collect();
-        let mut owners = BTreeMap::new();
+        let mut claims = BTreeMap::<u32, Vec<String>>::new();
         for (id, entry) in &visible {
-            owners.extend(entry.tokens.iter().map(|token| (*token, id.clone())));
+            entry.tokens.iter().for_each(|token| claims.entry(*token).or_default().push(id.clone()));
         }
-        let zones = visible.values().map(|entry| entry.zone.to_string()).collect();
-        Self { options, now, visible, owners, zones }
+        let owner = |claimants: Vec<String>| {
+            // A merge clears the tokens of LEFT ones, and takes tokens from LEAVING ones.
+            let rank =
+                |id: &&String| (visible[*id].state == State::Left, visible[*id].state == State::Leaving);
+            let winner = if options.merge_winner_owns_duplicates {
+                claimants.iter().min_by_key(rank)
+            } else {
+                claimants.last()
+            };
+            winner.cloned().unwrap_or_default()
+        };
+        let owners: BTreeMap<_, _> = claims.into_iter().map(|(token, ids)| (token, owner(ids))).collect();
+        let zone = |id: &String| visible[id].zone.to_string();
+        let zones: BTreeSet<_> = visible.keys().map(zone).collect();
+        let sharing = if options.zones_with_tokens_only {
+            owners.values().map(zone).collect::<BTreeSet<_>>().len()
+        } else {
+            zones.len()
+        };
+        Self { options, now, visible, owners, zones, sharing }
     }
 
     fn is_healthy(&self, id: &str, op: Operation) -> bool {
@@ -50,9 +69,11 @@ impl<'a> Plain<'a> {
         after.chain(self.owners.range(..=key)).map(|(_, id)| id)
     }
 
-    fn walk(&self, key: u32, op: Operation) -> Vec<String> {
-        let (mut size, zones) = (self.factor(), self.zones.len().max(1));
-        let (base, mut extra) = (size / zones, size % zones);
+    fn walk(&self, key: u32, op: Operation, factor: usize) -> Vec<String> {
+        let dskit = self.options.dialect == Dialect::Dskit;
+        let (mut size, zones) = (factor, self.sharing.max(1));
+        let (base, mut extra) =
+            if dskit { ((factor / self.factor()).max(1), 0) } else { (size / zones, size % zones) };
         let (mut hosts, mut per_zone) = (Vec::<String>::new(), BTreeMap::<&str, usize>::new());
         for id in self.circle(key) {
             if hosts.len() >= size {
@@ -72,21 +93,34 @@ impl<'a> Plain<'a> {
                 size += 1;
             } else if limited {
                 per_zone.insert(&entry.zone, taken + 1);
-                extra -= usize::from(taken > 0 && taken >= base);
+                extra -= usize::from(!dskit && taken > 0 && taken >= base);
             }
         }
         hosts
     }
 
     pub(crate) fn get(&self, key: u32, op: Operation) -> Answer {
+        self.get_with_factor(key, op, 0)
+    }
+
+    pub(crate) fn get_with_factor(&self, key: u32, op: Operation, factor: usize) -> Answer {
+        let configured = self.factor();
+        if factor > configured && self.options.strategy == Strategy::Quorum {
+            let with = "with this replication strategy";
+            return Err(format!(
+                "per-call replication factor {factor} cannot exceed the configured replication factor {configured} {with}"
+            ));
+        }
         if self.owners.is_empty() {
             return Err("empty ring".into());
         }
-        let walked = self.walk(key, op);
+        let walked = self.walk(key, op, factor.max(configured));
+        let walked_over = walked.len();
         let (healthy, unhealthy): (Vec<_>, Vec<_>) =
             walked.into_iter().partition(|id| self.is_healthy(id, op));
+        let counted = if self.options.dialect == Dialect::Dskit { walked_over } else { healthy.len() };
         let (need, what) = match self.options.strategy {
-            Strategy::Quorum => (self.factor().max(healthy.len()) / 2 + 1, "live replicas"),
+            Strategy::Quorum => (configured.max(counted) / 2 + 1, "live replicas"),
             Strategy::IgnoreUnhealthy => (1, "healthy replica"),
         };
         if healthy.len() >= need {
