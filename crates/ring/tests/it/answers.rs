@@ -2,7 +2,9 @@
 //!
 //! Shared by the integration tests, the unit tests of `follow` and the fuzz targets, so it uses nothing but the public face.
 
-use ringkit_ring::{Error, Operation, Replicas, Snapshot};
+use std::time::Duration;
+
+use ringkit_ring::{Error, Operation, Replicas, Shard, Snapshot};
 
 /// All named operations, and two that nobody has: everything accepted and extending, nothing accepted.
 pub(crate) const OPERATIONS: [Operation; 19] = [
@@ -81,7 +83,7 @@ pub(crate) fn telling_keys(snapshot: &Snapshot, keys: &[u32], most: usize) -> Ve
 
 /// The first answer in which `a` and `b` differ at `now` (Unix seconds), asked about `keys` in every operation.
 pub(crate) fn difference(a: &Snapshot, b: &Snapshot, keys: &[u32], now: i64) -> Option<String> {
-    whole(a, b).or_else(|| {
+    whole(a, b).or_else(|| shards(a, b, keys, now)).or_else(|| {
         OPERATIONS.into_iter().find_map(|op| {
             by_health(a, b, op, now).or_else(|| {
                 keys.iter().find_map(|&key| {
@@ -120,6 +122,35 @@ fn whole(a: &Snapshot, b: &Snapshot) -> Option<String> {
         .or_else(|| differ("duplicate tokens", &a.duplicate_tokens(), &b.duplicate_tokens()))
         .or_else(|| differ("ownership", a.ownership(), b.ownership()))
         .or_else(|| differ("nobody", &a.instance("nobody").is_none(), &b.instance("nobody").is_none()))
+}
+
+/// Shards of all kinds, small, large, and with windows as long as can be.
+fn shards(a: &Snapshot, b: &Snapshot, keys: &[u32], now: i64) -> Option<String> {
+    [1, 3, i64::MAX].into_iter().find_map(|size| {
+        let windows = [1, 61, u64::MAX].map(Duration::from_secs);
+        let looking_back = windows.into_iter().find_map(|period| {
+            let of = |snapshot: &Snapshot| {
+                shard(&snapshot.shuffle_shard_with_lookback("tenant", size, period, now), keys, now)
+            };
+            differ(&format!("shard of {size} and the last {period:?} at {now}"), &of(a), &of(b))
+        });
+        let plain = |snapshot: &Snapshot| shard(&snapshot.shuffle_shard("tenant", size), keys, now);
+        let stable =
+            |snapshot: &Snapshot| shard(&snapshot.shuffle_shard_zone_stable("tenant", size), keys, now);
+        looking_back
+            .or_else(|| differ(&format!("shard of {size}"), &plain(a), &plain(b)))
+            .or_else(|| differ(&format!("stable shard of {size}"), &stable(a), &stable(b)))
+    })
+}
+
+/// What a shard answers.
+fn shard(shard: &Shard<'_>, keys: &[u32], now: i64) -> impl PartialEq + std::fmt::Debug + use<> {
+    let ids: Vec<String> = shard.instances().map(|instance| instance.id.to_string()).collect();
+    let zones: Vec<String> = shard.zones().map(ToString::to_string).collect();
+    let gets: Vec<_> =
+        keys.iter().map(|&key| shard.get(key, Operation::WRITE, now).map(|set| told(&set))).collect();
+    let read = shard.replication_set(Operation::READ, now).map(|set| told(&set));
+    (shard.is_whole(), ids, zones, gets, read, shard.split_by_health(Operation::READ, now))
 }
 
 fn by_health(a: &Snapshot, b: &Snapshot, op: Operation, now: i64) -> Option<String> {
