@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ringkit_kv::{Client, InMemory};
 use ringkit_ring::{
-    Comparison, Desc, Operation, Ring, RingOptions, Snapshot, State, Strategy, find_difference, merge,
-    remove_tombstones,
+    Comparison, Desc, Dialect, Operation, Ring, RingOptions, Snapshot, State, Strategy, find_difference,
+    merge, remove_tombstones,
 };
 use ringkit_runtime::{CancellationToken, Clock, Meter, Service as _};
 
@@ -21,7 +21,7 @@ use plain::Plain;
 
 /// How a question to two rings lies in the input: this many bytes, then both rings as bare protobuf.
 ///
-/// Options, operation, time, where the second ring begins (2 bytes, little end first), key (4 bytes), one to spare.
+/// Options, operation, time and both fixes, where the second ring begins (2 bytes, little end first), key (4 bytes), one to spare.
 const HEADER: usize = 10;
 
 /// Instances beyond these make each run slow and say nothing new.
@@ -49,6 +49,9 @@ impl Question {
             zone_awareness_enabled: how & 8 != 0,
             strategy: if how & 16 != 0 { Strategy::IgnoreUnhealthy } else { Strategy::Quorum },
             heartbeat_timeout: Duration::from_secs(if how & 32 != 0 { 0 } else { 60 }),
+            dialect: if how & 128 != 0 { Dialect::Dskit } else { Dialect::Cortex },
+            zones_with_tokens_only: when & 16 != 0,
+            merge_winner_owns_duplicates: when & 32 != 0,
             excluded_zones: if how & 64 != 0 { vec!["b".into()] } else { Vec::new() },
             ..RingOptions::default()
         };
@@ -91,6 +94,31 @@ fn look_up(question: &Question) {
     let again = Snapshot::first_sight(&Desc::decode(&first.encode()).unwrap_or_default(), *now, options);
     assert_eq!(difference(&snapshot, &again, keys, *now), None, "read again");
     let _ = first.check_ready(*now, options.heartbeat_timeout);
+    shards(question, &snapshot);
+}
+
+/// A shard answers as a ring made of copies of its members; where a token is claimed twice, it may know of an owner outside.
+fn shards(question: &Question, snapshot: &Snapshot) {
+    let Question { options, op, now, keys, .. } = question;
+    if snapshot.duplicate_tokens() > 0 {
+        return;
+    }
+    for size in [1, 2, 5] {
+        let shard = snapshot.shuffle_shard("tenant", size);
+        let copy: Desc = shard.instances().map(|one| (one.id.clone(), Arc::clone(&one.desc))).collect();
+        let copy = Snapshot::build(&copy, |id, _| snapshot.seen(id).unwrap_or(0), options);
+        assert_eq!(shard.split_by_health(*op, *now), copy.split_by_health(*op, *now));
+        let told = |set: ringkit_ring::Replicas<'_>| set.to_set();
+        assert_eq!(
+            shard.replication_set(*op, *now).map(told),
+            copy.replication_set(*op, *now).map(told),
+            "shard of {size}"
+        );
+        for key in telling_keys(&copy, keys, 3) {
+            let (found, expected) = (shard.get(key, *op, *now).map(told), copy.get(key, *op, *now).map(told));
+            assert_eq!(found, expected, "key {key} in a shard of {size}");
+        }
+    }
 }
 
 fn merges(question: &Question) {

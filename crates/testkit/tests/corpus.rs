@@ -246,6 +246,8 @@ fn write_the_seeds() {
     ask("states", [3 | 8, 2, 0], 9, &some(0, 7, 100), &some(0, 7, 160));
     ask("ignore_unhealthy", [2 | 16, 0, 1], 9, &some(0, 9, 100), &active);
     ask("excluded", [5 | 8 | 64, 2, 0], u32::MAX, &some(0, 9, 100), &some(3, 12, 99));
+    ask("dskit", [3 | 8 | 128, 17, 0], 9, &some(0, 7, 100), &some(2, 9, 160));
+    ask("fixes", [3 | 8, 0, 1 | 16 | 32], 9, &some(0, 9, 150), &some(2, 9, 160));
     ask("joins", [1 | 32, 3, 0], 0, &Desc::new(), &active);
     ask("all_leave", [4, 1, 2], 0, &active, &Desc::new());
     put("ring", "unsorted_tokens", &[10, 12, 10, 1, b'i', 18, 7, 50, 2, 9, 3, 16, 1, 24]);

@@ -4,3 +4,4 @@ mod batches;
 mod following;
 mod merging;
 mod placing;
+mod reads;

@@ -18,6 +18,7 @@ mod metrics;
 mod nasty;
 mod plain;
 mod readers;
+mod scenarios;
 mod support;
 mod tokens;
 mod vanishing;

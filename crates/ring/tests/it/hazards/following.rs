@@ -138,3 +138,13 @@ async fn h25_ownership_in_percent_is_a_fraction_of_one() {
         assert!(reader.shows(&line), "{line}\n{}", reader.meter.render_collected());
     }
 }
+
+/// Tokens that several claim are to be seen, since readers and merges of Cortex disagree about their owner meanwhile.
+#[tokio::test]
+async fn h18_tokens_claimed_twice_are_counted_for_operators() {
+    let reader = Reader::of([active("a", "", &[10, 20]), active("b", "", &[10, 20, 30])]).await;
+    assert!(reader.shows(r#"cortex_ring_duplicate_tokens{name="ingester"} 2"#));
+    assert!(reader.shows(r#"cortex_ring_tokens_total{name="ingester"} 5"#));
+    reader.write(("a", InstanceDesc { timestamp: START + 1, ..active("a", "", &[11]).1 })).await;
+    assert!(reader.shows(r#"cortex_ring_duplicate_tokens{name="ingester"} 0"#));
+}
