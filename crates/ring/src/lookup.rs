@@ -131,15 +131,9 @@ impl Snapshot {
         required: usize,
         found: usize,
     ) -> Error {
-        let mut unhealthy = String::new();
-        for &place in all {
-            if !self.is_healthy_at(place as usize, op, now) {
-                if !unhealthy.is_empty() {
-                    unhealthy.push(',');
-                }
-                unhealthy.push_str(self.members[place as usize].addr());
-            }
-        }
+        let dead = all.iter().filter(|&&place| !self.is_healthy_at(place as usize, op, now));
+        let addresses: Vec<_> = dead.map(|&place| self.members[place as usize].addr().as_str()).collect();
+        let unhealthy = addresses.join(",");
         match self.options.strategy {
             Strategy::Quorum => {
                 let zone_aware = self.options.zone_awareness_enabled;

@@ -97,15 +97,27 @@ async fn follow_all(
     Ok(())
 }
 
+fn run(options: RingOptions, stored: Desc, updates: &[Update], keys: &[u32]) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(follow_all(options, stored, updates, keys))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.div_ceil(4), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.div_ceil(8), ..ProptestConfig::default() })]
 
     #[test]
     fn a_reader_of_any_store_shows_what_starting_anew_shows(
         stored in nasty::ring(10), options in nasty::options(), updates in vec(nasty::update(12), 1..6),
         keys in vec(nasty::token(), 1..3),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(follow_all(options, stored, &updates, &keys))?;
+        run(options, stored, &updates, &keys)?;
+    }
+
+    #[test]
+    fn a_reader_of_a_sound_store_shows_what_starting_anew_shows(
+        stored in nasty::sound_ring(30), options in nasty::options(), updates in vec(nasty::sound_update(32), 1..4),
+        keys in vec(any::<u32>(), 1..3),
+    ) {
+        run(options, stored, &updates, &keys)?;
     }
 }

@@ -38,9 +38,12 @@ async fn h16_what_was_answered_is_returned_when_too_many_fail() {
     let options =
         DoAllOptions { delay: Duration::from_secs(3600), partial_data: true, ..DoAllOptions::default() };
     let five = set(5, 1);
-    let answers = do_all(&five, &options, |call| async move {
-        if call.instance.id == "i0" { Ok(7) } else { Err("down") }
-    });
+    let answers =
+        do_all(
+            &five,
+            &options,
+            |call| async move { if call.instance.id == "i0" { Ok(7) } else { Err("down") } },
+        );
     let answers = answers.await.unwrap();
     assert_eq!(answers.results, [7]);
     let partial = answers.partial.unwrap();
