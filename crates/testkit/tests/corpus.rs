@@ -24,7 +24,7 @@ mod checks;
 /// Mutations of each seed, and at how many places it is cut, where a check costs little.
 const CHEAP: usize = 400;
 /// The same where a check asks thousands of questions.
-const DEAR: usize = 12;
+const DEAR: usize = 40;
 
 #[test]
 fn series_hold_for_the_corpus() {
