@@ -49,6 +49,7 @@ impl Question {
             zone_awareness_enabled: how & 8 != 0,
             strategy: if how & 16 != 0 { Strategy::IgnoreUnhealthy } else { Strategy::Quorum },
             heartbeat_timeout: Duration::from_secs(if how & 32 != 0 { 0 } else { 60 }),
+            max_vanish_fraction: 0.0,
             dialect: if how & 128 != 0 { Dialect::Dskit } else { Dialect::Cortex },
             zones_with_tokens_only: when & 16 != 0,
             merge_winner_owns_duplicates: when & 32 != 0,

@@ -93,6 +93,8 @@ pub(crate) fn options() -> impl Strategy<Value = RingOptions> {
             merge_winner_owns_duplicates: flags[4],
             excluded_zones: excluded.into_iter().map(str::to_owned).collect(),
             heartbeat_timeout: Duration::from_secs(if times_out { 60 } else { 0 }),
+            // What is gone is gone at once.
+            max_vanish_fraction: 0.0,
             ..RingOptions::default()
         },
     )
