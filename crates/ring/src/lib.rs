@@ -3,6 +3,7 @@
 #[cfg(test)]
 extern crate self as ringkit_ring;
 
+mod balance;
 mod batch;
 #[doc(hidden)]
 pub mod bench_support;
@@ -23,6 +24,7 @@ mod lookup;
 mod members;
 mod merge;
 mod metrics;
+mod movement;
 mod operation;
 mod options;
 mod ownership;
@@ -46,6 +48,7 @@ mod view;
 mod waits;
 mod walk;
 
+pub use self::balance::Balance;
 pub use self::batch::{BatchError, BatchReport, CallError, do_batch};
 pub use self::blocks::{gateways_of, owns_block, owns_tenant};
 pub use self::cancel::{Cancellation, Cancelled};
@@ -62,6 +65,7 @@ pub use self::generate::{
 pub use self::health::{first_seen, is_fresh};
 pub use self::members::{Members, MembersIter};
 pub use self::merge::{FutureTimestamp, MAX_CLOCK_SKEW_SECS, Merged, merge, remove_tombstones};
+pub use self::movement::{Holding, Movement};
 pub use self::operation::Operation;
 pub use self::options::{Dialect, RingOptions};
 pub use self::ownership::{Ownership, Share};

@@ -15,6 +15,7 @@ mod hostile;
 mod laws;
 mod merging;
 mod metrics;
+mod movement;
 mod nasty;
 mod plain;
 mod readers;
