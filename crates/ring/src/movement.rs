@@ -13,12 +13,12 @@ use smol_str::SmolStr;
 
 use crate::balance::Balance;
 use crate::desc::State;
-use crate::lookup::Places;
 use crate::operation::{Operation, StateCode};
 use crate::options::RingOptions;
 use crate::snapshot::{Instance, Snapshot};
 use crate::strategy::Strategy;
 use crate::token::CIRCLE;
+use crate::walk::Places;
 
 /// What moves when one ring becomes another: which keys change hands, who gives and who takes.
 ///
@@ -185,8 +185,8 @@ impl Side {
             self.passed += 1;
         }
         if is_first || self.passed > before {
-            let found = self.snapshot.get_places(start, Operation::COMPACTOR, 0);
-            self.holders = found.map(|(places, _)| places).unwrap_or_default();
+            let found = self.snapshot.get(start, Operation::COMPACTOR, 0);
+            self.holders = found.map(|replicas| replicas.places).unwrap_or_default();
         }
     }
 }

@@ -175,7 +175,7 @@ fn healthy(ring: &Desc, options: &RingOptions) -> Snapshot {
 
 fn ids(ring: &Snapshot, key: u32) -> BTreeSet<String> {
     let set = ring.get(key, Operation::WRITE, 1000);
-    set.map(|set| set.instances.iter().map(|instance| instance.id.to_string()).collect()).unwrap_or_default()
+    set.map(|set| set.ids().map(ToString::to_string).collect()).unwrap_or_default()
 }
 
 proptest! {

@@ -64,6 +64,11 @@ impl Parsed {
         self.flags.iter().filter(|(flag, _)| *flag == name).map(|(_, value)| value.clone()).collect()
     }
 
+    /// Every flag that was given with its value, in the order of the command line.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.flags.iter().map(|(flag, value)| (*flag, value.as_str()))
+    }
+
     /// Whether a switch was given.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.flags.iter().any(|(flag, _)| *flag == name)
@@ -206,13 +211,11 @@ fn help(command: &Command) -> String {
         let _ = write!(text, " {positional}");
     }
     let _ = write!(text, " [flags]\n\n{}\n\n", command.about);
+    let longest = command.flags.iter().map(|flag| flag.name.len() + flag.value.len() + 5).max().unwrap_or(0);
+    let width = longest.max(22);
     for Flag { name, value, help } in command.flags {
-        let _ = writeln!(
-            text,
-            "  {:<22}{}",
-            format!("--{name} {value}"),
-            help.replace('\n', &format!("\n{:24}", ""))
-        );
+        let help = help.replace('\n', &format!("\n{:1$}", "", width + 2));
+        let _ = writeln!(text, "  {:<width$}{help}", format!("--{name} {value}"));
     }
     if !command.notes.is_empty() {
         let _ = write!(text, "\n{}\n", command.notes);
@@ -272,6 +275,8 @@ mod tests {
         assert_eq!(parsed.number("rate", 0.0).unwrap(), 20_000.0);
         assert!(parsed.has("json") && !run("load").has("json"));
         assert_eq!(run("load").number("rate", 5).unwrap(), 5);
+        let order: Vec<_> = parsed.in_order().collect();
+        assert_eq!(order, [("url", "a"), ("url", "b"), ("rate", "20_000"), ("json", "")]);
         assert_eq!(run("config check x.yaml").positional, ["x.yaml"]);
     }
 

@@ -4,6 +4,7 @@ mod args;
 mod config;
 mod load;
 mod ring;
+mod simulate;
 mod verify;
 
 use std::io::Write as _;
@@ -15,7 +16,8 @@ use args::{Command, Outcome};
 type Failure = Box<dyn std::error::Error>;
 
 /// Every command, in the order of the help text.
-const COMMANDS: &[Command] = &[load::COMMAND, verify::COMMAND, ring::COMMAND, config::COMMAND];
+const COMMANDS: &[Command] =
+    &[load::COMMAND, verify::COMMAND, ring::COMMAND, simulate::COMMAND, config::COMMAND];
 
 /// Exit status when everything was as it should be; when it was not; when the command line is wrong.
 const OK: u8 = 0;

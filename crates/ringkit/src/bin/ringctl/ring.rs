@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ringkit_loadgen::http;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::args::{BadFlag, Command, Flag, Parsed};
 use crate::{Failure, OK, block_on, print};
@@ -31,41 +32,47 @@ pub(crate) const COMMAND: Command = Command {
 
 /// The page, as Cortex and ringkit write it.
 #[derive(Debug, Deserialize)]
-struct Page {
-    shards: Option<Vec<Shard>>,
+pub(crate) struct Page {
+    pub(crate) shards: Option<Vec<Shard>>,
     now: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Shard {
-    id: String,
-    state: String,
+pub(crate) struct Shard {
+    pub(crate) id: String,
+    pub(crate) state: String,
     address: String,
     timestamp: String,
     #[serde(default)]
-    zone: String,
-    tokens: Option<Vec<u32>>,
+    pub(crate) zone: String,
+    pub(crate) tokens: Option<Vec<u32>>,
 }
 
 fn run(args: &Parsed) -> Result<u8, Failure> {
     let url = args.needed("url")?;
-    let ring = args.text("ring").unwrap_or("ingester");
-    if !["ingester", "distributor", "store-gateway"].contains(&ring) {
-        return Err(BadFlag::new(
-            "ring",
-            format!("`{ring}` is none of ingester, distributor, store-gateway"),
-        )
-        .into());
-    }
-    let path = format!("/{ring}/ring");
-    let json = block_on(async { Ok(http::get_json(url, &path, TIMEOUT).await?) })?;
+    let json = fetch(args, url)?;
     if args.has("json") {
         print(&format!("{json:#}\n"));
         return Ok(OK);
     }
-    let page = Page::deserialize(&json).map_err(|cause| format!("{url}: this is no ring page: {cause}"))?;
-    print(&table(&page));
+    print(&table(&page(url, &json)?));
     Ok(OK)
+}
+
+/// The JSON of the ring page at `url` that `--ring` names.
+pub(crate) fn fetch(args: &Parsed, url: &str) -> Result<Value, Failure> {
+    let ring = args.text("ring").unwrap_or("ingester");
+    if !["ingester", "distributor", "store-gateway"].contains(&ring) {
+        let problem = format!("`{ring}` is none of ingester, distributor, store-gateway");
+        return Err(BadFlag::new("ring", problem).into());
+    }
+    let path = format!("/{ring}/ring");
+    block_on(async { Ok(http::get_json(url, &path, TIMEOUT).await?) })
+}
+
+/// Reads the JSON that came from `source`.
+pub(crate) fn page(source: &str, json: &Value) -> Result<Page, Failure> {
+    Ok(Page::deserialize(json).map_err(|cause| format!("{source}: this is no ring page: {cause}"))?)
 }
 
 fn table(page: &Page) -> String {
@@ -125,7 +132,7 @@ mod tests {
     use super::*;
 
     fn page(json: &str) -> Page {
-        serde_json::from_str(json).unwrap()
+        super::page("here", &serde_json::from_str(json).unwrap()).unwrap()
     }
 
     #[test]
