@@ -65,7 +65,7 @@ pub use self::generate::{
 pub use self::health::{first_seen, is_fresh};
 pub use self::members::{Members, MembersIter};
 pub use self::merge::{FutureTimestamp, MAX_CLOCK_SKEW_SECS, Merged, merge, remove_tombstones};
-pub use self::movement::{Holding, Movement};
+pub use self::movement::{Holding, Movement, ShardMovement};
 pub use self::operation::Operation;
 pub use self::options::{Dialect, RingOptions};
 pub use self::ownership::{Ownership, Share};

@@ -3,6 +3,8 @@
 //! Pure: two snapshots in, numbers out. How evenly the load lies is in [`crate::Balance`]; hypothetical rings are made by
 //! whoever asks, as descriptors.
 
+mod shards;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use ringkit_kv::EntryId;
 use smol_str::SmolStr;
 
+pub use self::shards::ShardMovement;
 use crate::balance::Balance;
 use crate::desc::State;
 use crate::operation::{Operation, StateCode};

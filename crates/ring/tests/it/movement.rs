@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ringkit_ring::{
-    Balance, Desc, InstanceDesc, Movement, Operation, RingOptions, Snapshot, State, Strategy as Filter,
-    TokenGenerator,
+    Balance, Desc, InstanceDesc, Movement, Operation, RingOptions, ShardMovement, Snapshot, State,
+    Strategy as Filter, TokenGenerator,
 };
 
 use crate::support::active;
@@ -148,6 +148,26 @@ fn ranges_are_compared_within_their_zone_and_shared_tokens_count_once() {
     let balance = Balance::of_ranges(&snapshot(&ring, &options(3, true)));
     assert_eq!((balance.max_over_mean, balance.min_over_mean), (1.5, 0.5));
     near(balance.variation, (0.5_f64 / 3.0).sqrt(), 1e-12);
+}
+
+#[test]
+fn one_more_instance_changes_few_shards_and_each_by_one_member() {
+    let ring = random_ring(31, 3, 5);
+    let options = options(3, true);
+    let tenants: Vec<String> = (0..500).map(|number| format!("tenant-{number}")).collect();
+    let new = snapshot(&ring, &options);
+    let old = snapshot(&without(&ring, |id, _| id == "z0-10"), &options);
+    let still = ShardMovement::between(&new, &new, &tenants, 6);
+    assert_eq!((still.tenants, still.changed, still.members, still.joined, still.left), (500, 0, 3000, 0, 0));
+    let join = ShardMovement::between(&old, &new, &tenants, 6);
+    // Two of the eleven instances of the zone are in a shard.
+    assert_eq!(
+        (join.changed, join.joined, join.left, join.most_joined),
+        (join.joined, join.left, join.joined, 1)
+    );
+    near(join.changed as f64 / 500.0, 2.0 / 11.0, 0.06);
+    let whole = ShardMovement::between(&old, &new, &tenants, 0);
+    assert_eq!((whole.changed, whole.members, whole.joined, whole.left), (500, 500 * 31, 500, 0));
 }
 
 /// Any ring whose tokens are multiples of [`CELL`]: any states, tokens claimed twice, instances without tokens or zone.

@@ -200,7 +200,7 @@ fn flags(command: &'static Command, args: &[String]) -> Result<Parsed, String> {
 fn overview(commands: &[Command]) -> String {
     let mut text = "usage: ringctl COMMAND [flags]\n\n".to_owned();
     for command in commands {
-        let _ = writeln!(text, "  {:<14}{}", command.name, command.about);
+        let _ = writeln!(text, "  {:<15}{}", command.name, command.about);
     }
     text + "\n`ringctl COMMAND --help` lists the flags of a command.\n"
 }

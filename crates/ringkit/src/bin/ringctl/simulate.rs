@@ -6,7 +6,7 @@ mod report;
 use ringkit_ring::{RingOptions, Snapshot};
 
 use self::model::{Change, Model, Who};
-use self::report::Report;
+use self::report::{Report, Tenants};
 use crate::args::{BadFlag, Command, Flag, Parsed};
 use crate::{Failure, OK, print, ring};
 
@@ -49,6 +49,12 @@ pub(crate) const COMMAND: Command = Command {
             value: "",
             help: "a step of its own for each instance that joins or leaves",
         },
+        Flag {
+            name: "shard-size",
+            value: "N",
+            help: "also tell what becomes of tenants' shards of N instances",
+        },
+        Flag { name: "tenants", value: "N", help: "of how many, called tenant-1 and so on [1000]" },
         Flag { name: "json", value: "", help: "the same as JSON; shares are 0 to 1" },
     ],
     notes: "Placement is computed for the whole circle, not sampled, as if every instance were ACTIVE and healthy.\n\
@@ -70,7 +76,7 @@ fn simulate(args: &Parsed) -> Result<Report, Failure> {
     };
     let changes = changes(args)?;
     let mut model = start(args)?;
-    let mut report = Report::new(&model, snapshot(&model, &options));
+    let mut report = Report::new(&model, snapshot(&model, &options), tenants(args)?);
     for (flag, change) in changes {
         let steps = if args.has("one-by-one") { model.one_by_one(&change) } else { vec![change] };
         for step in steps {
@@ -86,6 +92,19 @@ fn simulate(args: &Parsed) -> Result<Report, Failure> {
 
 fn snapshot(model: &Model, options: &RingOptions) -> Snapshot {
     Snapshot::first_sight(model.ring(), 0, options)
+}
+
+/// Whose shards are looked at.
+fn tenants(args: &Parsed) -> Result<Option<Tenants>, BadFlag> {
+    if args.text("shard-size").is_none() {
+        return match args.text("tenants") {
+            Some(_) => Err(BadFlag::new("tenants", "goes with --shard-size only")),
+            None => Ok(None),
+        };
+    }
+    let shard_size = i64::try_from(at_least_one(args, "shard-size", 0)?)
+        .map_err(|_| BadFlag::new("shard-size", "is too large"))?;
+    Ok(Some(Tenants { number: at_least_one(args, "tenants", 1000)?, shard_size }))
 }
 
 /// The ring before the first step.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ringkit_ring::{Balance, EntryId, Movement, Snapshot};
+use ringkit_ring::{Balance, EntryId, Movement, ShardMovement, Snapshot};
 use serde::Serialize;
 
 use super::model::{Change, Done, Model, Who};
@@ -11,9 +11,17 @@ use crate::Failure;
 /// The steps so far.
 pub(crate) struct Report {
     origin: String,
+    tenants: Option<Tenants>,
     first: Snapshot,
     last: Snapshot,
     steps: Vec<Step>,
+}
+
+/// Whose shards are looked at: so many tenants.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Tenants {
+    pub(crate) number: usize,
+    pub(crate) shard_size: i64,
 }
 
 /// One step; the first is the ring as it was. Shares are 0 to 1.
@@ -41,6 +49,15 @@ struct Moved {
     newcomer_quorum_share: f64,
     givers: usize,
     takers: usize,
+    #[serde(flatten)]
+    shards: Option<ShardsMoved>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct ShardsMoved {
+    shards_changed_share: f64,
+    shard_members_new_share: f64,
+    most_new_members_of_a_shard: usize,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -56,17 +73,18 @@ struct Json<'a> {
     ring: &'a str,
     replication_factor: usize,
     zone_awareness_enabled: bool,
+    tenants: Option<Tenants>,
     steps: &'a [Step],
     /// From the first ring to the last at once, if there are steps between.
     overall: Option<Moved>,
 }
 
 impl Report {
-    pub(crate) fn new(model: &Model, ring: Snapshot) -> Self {
-        let mut report =
-            Self { origin: model.origin.clone(), first: ring.clone(), last: ring.clone(), steps: Vec::new() };
-        let still = Movement::between(&ring, &ring);
-        report.push("start".to_owned(), Done::default(), &ring, &still);
+    pub(crate) fn new(model: &Model, ring: Snapshot, tenants: Option<Tenants>) -> Self {
+        let (first, last) = (ring.clone(), ring);
+        let mut report = Self { origin: model.origin.clone(), tenants, first, last, steps: Vec::new() };
+        let still = Movement::between(&report.first, &report.first);
+        report.push("start".to_owned(), Done::default(), &still, None);
         report
     }
 
@@ -80,11 +98,13 @@ impl Report {
             (Change::Leave(_), _, [only]) => format!("leave {only}"),
             (Change::Leave(_), _, left) => format!("leave {}", left.len()),
         };
-        self.push(name, done, &ring, &movement);
+        let moved = self.moved(&movement, &self.last, &ring);
         self.last = ring;
+        self.push(name, done, &movement, Some(moved));
     }
 
-    fn push(&mut self, change: String, done: Done, ring: &Snapshot, movement: &Movement) {
+    fn push(&mut self, change: String, done: Done, movement: &Movement, moved: Option<Moved>) {
+        let ring = &self.last;
         self.steps.push(Step {
             change,
             joined: done.joined,
@@ -94,15 +114,33 @@ impl Report {
             tokens: ring.tokens().len(),
             replicas_per_key: movement.mean_replicas().1,
             fewest_replicas_per_key: movement.fewest_replicas().1,
-            movement: (!self.steps.is_empty()).then(|| movement.into()),
+            movement: moved,
             replicas: movement.balance().into(),
             token_ranges: Balance::of_ranges(ring).into(),
         });
     }
 
+    fn moved(&self, movement: &Movement, before: &Snapshot, after: &Snapshot) -> Moved {
+        let shards = self.tenants.map(|Tenants { number, shard_size }| {
+            let tenants = (1..=number).map(|tenant| format!("tenant-{tenant}"));
+            ShardMovement::between(before, after, tenants, shard_size).into()
+        });
+        Moved {
+            changed_share: movement.changed(),
+            moved_share: movement.moved(),
+            even_moved_share: movement.even_moved(),
+            least_moved_share: movement.least_moved(),
+            newcomer_quorum_share: movement.newcomer_quorum(),
+            givers: movement.givers(),
+            takers: movement.takers(),
+            shards,
+        }
+    }
+
     /// From the first ring to the last, if that took more than one step.
     fn overall(&self) -> Option<Moved> {
-        (self.steps.len() > 2).then(|| (&Movement::between(&self.first, &self.last)).into())
+        let measure = || self.moved(&Movement::between(&self.first, &self.last), &self.first, &self.last);
+        (self.steps.len() > 2).then(measure)
     }
 
     pub(crate) fn json(&self) -> Result<String, Failure> {
@@ -111,6 +149,7 @@ impl Report {
             ring: &self.origin,
             replication_factor: options.replication_factor,
             zone_awareness_enabled: options.zone_awareness_enabled,
+            tenants: self.tenants,
             steps: &self.steps,
             overall: self.overall(),
         };
@@ -127,8 +166,15 @@ impl Report {
         let mut text =
             format!("Ring: {}; replication factor {}, {zones}.\n\n", self.origin, options.replication_factor);
         text += &self.movements();
-        text += "CHANGED keys have other replicas than before. MOVED is the data to copy, of all replicas; IDEAL the same in a perfectly even ring.\n\
-                 AT RISK are keys of which newcomers alone make a quorum: too much at once. COPIES are replicas per key.\n\n";
+        text += "COPIES: replicas per key. CHANGED: keys with other replicas than before. MOVED: data to copy, of all replicas (IDEAL: in a perfectly even ring).\n\
+                 AT RISK: keys of which newcomers alone make a quorum, so that reads can miss data. GIVE, TAKE: instances that do.\n";
+        if let Some(Tenants { number, shard_size }) = self.tenants {
+            let _ = writeln!(
+                text,
+                "SHARDS: those with other members than before, of {number} tenants' shards of {shard_size}. NEW: members that are new to theirs, of all."
+            );
+        }
+        text += "\n";
         text += &self.balances();
         text += "Most and least that an instance has, over the mean, and the coefficient of variation: of replicas, and of the ranges before its tokens";
         text += if options.zone_awareness_enabled { " within its zone.\n" } else { ".\n" };
@@ -136,25 +182,10 @@ impl Report {
     }
 
     fn movements(&self) -> String {
-        let header = [
-            "STEP",
-            "INSTANCES",
-            "ZONES",
-            "TOKENS",
-            "COPIES",
-            "CHANGED",
-            "MOVED",
-            "IDEAL",
-            "AT RISK",
-            "GIVE",
-            "TAKE",
-        ];
-        let mut rows = vec![header.map(str::to_owned).to_vec()];
-        let moved = |moved: &Moved| {
-            let shares =
-                [moved.changed_share, moved.moved_share, moved.even_moved_share, moved.newcomer_quorum_share];
-            shares.map(percent).into_iter().chain([moved.givers.to_string(), moved.takers.to_string()])
-        };
+        const HEADER: &str =
+            "STEP,INSTANCES,ZONES,TOKENS,COPIES,CHANGED,MOVED,IDEAL,AT RISK,GIVE,TAKE,SHARDS,NEW";
+        let columns = if self.tenants.is_some() { 13 } else { 11 };
+        let mut rows = vec![HEADER.split(',').take(columns).map(str::to_owned).collect()];
         for step in &self.steps {
             let mut row = vec![
                 step.change.clone(),
@@ -163,12 +194,12 @@ impl Report {
                 step.tokens.to_string(),
                 copies(step),
             ];
-            row.extend(step.movement.iter().flat_map(moved));
+            row.extend(step.movement.iter().flat_map(Moved::cells));
             rows.push(row);
         }
         if let Some(overall) = self.overall() {
             let mut row = vec!["all in one step".to_owned()];
-            row.extend(std::iter::repeat_n(String::new(), 4).chain(moved(&overall)));
+            row.extend(std::iter::repeat_n(String::new(), 4).chain(overall.cells()));
             rows.push(row);
         }
         aligned(&rows)
@@ -190,16 +221,30 @@ impl Report {
     }
 }
 
-impl From<&Movement> for Moved {
-    fn from(movement: &Movement) -> Self {
+impl Moved {
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![
+            percent(self.changed_share),
+            percent(self.moved_share),
+            percent(self.even_moved_share),
+            percent(self.newcomer_quorum_share),
+            self.givers.to_string(),
+            self.takers.to_string(),
+        ];
+        if let Some(shards) = &self.shards {
+            cells.extend([percent(shards.shards_changed_share), percent(shards.shard_members_new_share)]);
+        }
+        cells
+    }
+}
+
+impl From<ShardMovement> for ShardsMoved {
+    fn from(movement: ShardMovement) -> Self {
+        let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
         Self {
-            changed_share: movement.changed(),
-            moved_share: movement.moved(),
-            even_moved_share: movement.even_moved(),
-            least_moved_share: movement.least_moved(),
-            newcomer_quorum_share: movement.newcomer_quorum(),
-            givers: movement.givers(),
-            takers: movement.takers(),
+            shards_changed_share: share(movement.changed, movement.tenants),
+            shard_members_new_share: share(movement.joined, movement.members),
+            most_new_members_of_a_shard: movement.most_joined,
         }
     }
 }

@@ -119,6 +119,8 @@ fn every_mistake_names_its_flag() {
         ("--instances 3 --leave-zone x", "--leave-zone: there is no zone `x`; there are `zone-a`"),
         ("--instances 3 --leave-zone x --one-by-one", "--leave-zone: there is no zone `x`"),
         ("--instances 3 --leave-zone zone-a", "--leave-zone: nobody would be left"),
+        ("--instances 3 --shard-size 0", "--shard-size: must be at least 1"),
+        ("--instances 3 --tenants 9", "--tenants: goes with --shard-size only"),
         ("--file /nonexistent/file", "/nonexistent/file: No such file"),
     ] {
         let problem = simulated(line).err().unwrap_or_default();
@@ -144,6 +146,21 @@ fn tables_are_aligned_and_explain_themselves() {
     {
         assert!(text.matches(column).count() > 1, "{column} is not explained");
     }
+}
+
+#[test]
+fn shards_of_tenants_are_told_when_asked_for() {
+    let line = "--instances 30 --zones 3 --zone-awareness --join 1 --leave-zone zone-c";
+    let report = json(&format!("{line} --shard-size 6 --tenants 200"));
+    let steps = &report["steps"];
+    let number = |step: usize, field: &str| steps[step]["movement"][field].as_f64().unwrap();
+    // The new instance is in about two of eleven shards, and one of six members there.
+    assert!((0.08..0.3).contains(&number(1, "shards_changed_share")));
+    assert!((number(1, "shard_members_new_share") * 6.0 - number(1, "shards_changed_share")).abs() < 1e-9);
+    assert_eq!((number(1, "most_new_members_of_a_shard"), number(2, "shards_changed_share")), (1.0, 1.0));
+    let text = simulated(&format!("{line} --shard-size 6 --tenants 200")).unwrap().table();
+    assert!(text.contains("SHARDS") && text.contains("200 tenants' shards of 6"), "{text}");
+    assert!(json(line)["steps"][1]["movement"]["shards_changed_share"].is_null());
 }
 
 #[test]
