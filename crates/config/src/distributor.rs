@@ -48,7 +48,7 @@ section! {
         /// Wait before asking more ingesters than a read needs.
         pub extra_queue_delay: Duration = Duration::ZERO, "extra-query-delay";
         /// Ingesters of a tenant: default (all) or shuffle-sharding.
-        pub sharding_strategy: ShardingStrategy, "sharding-strategy", unused;
+        pub sharding_strategy: ShardingStrategy, "sharding-strategy";
         /// Place a series by all its labels. ringkit always does, so `false` has no effect; set `true` here and in Go processes that share the ring.
         pub shard_by_all_labels: bool = false, "shard-by-all-labels";
         /// Write to the next instance where one is not ACTIVE.

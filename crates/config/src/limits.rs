@@ -58,7 +58,7 @@ section! {
         /// Reject series without a metric name.
         pub enforce_metric_name: bool = true, "validation.enforce-metric-name";
         /// Ingesters of this tenant with shuffle sharding; 0 means all.
-        pub ingestion_tenant_shard_size: usize = 0, "distributor.ingestion-tenant-shard-size", unused;
+        pub ingestion_tenant_shard_size: usize = 0, "distributor.ingestion-tenant-shard-size";
         /// Series of a tenant in one ingester.
         pub max_series_per_user: usize = 5_000_000, "ingester.max-series-per-user";
         /// Series of a metric in one ingester.
@@ -82,7 +82,7 @@ section! {
         /// Age from which store-gateways are asked; 0 means always.
         pub query_store_after: Duration as PromDuration = Duration::ZERO, "limits.query-store-after", unused;
         /// How far back ingesters that left a tenant's shard are still asked; 0 means ask all ingesters.
-        pub shuffle_sharding_ingesters_lookback_period: Duration as PromDuration = Duration::ZERO, "limits.shuffle-sharding-ingesters-lookback-period", unused;
+        pub shuffle_sharding_ingesters_lookback_period: Duration as PromDuration = Duration::ZERO, "limits.shuffle-sharding-ingesters-lookback-period";
         /// Rulers of a tenant, in Cortex.
         pub ruler_tenant_shard_size: f64 = 0.0, "ruler.tenant-shard-size", unused;
         /// Store-gateways of this tenant with shuffle sharding, below 1 as a part of all; 0 means all.
@@ -126,7 +126,7 @@ impl LimitsConfig {
             max_fetched_data_bytes_per_query: _,
             query_ingesters_within,
             query_store_after,
-            shuffle_sharding_ingesters_lookback_period: _,
+            shuffle_sharding_ingesters_lookback_period: lookback,
             ruler_tenant_shard_size: _,
             store_gateway_tenant_shard_size,
             compactor_blocks_retention_period: _,
@@ -147,6 +147,11 @@ impl LimitsConfig {
             query_ingesters_within.is_zero() || query_store_after < query_ingesters_within,
             "query_store_after",
             "is not below `query_ingesters_within`: nobody is asked for the time between them",
+        );
+        rules.advise(
+            lookback.is_zero() || query_store_after <= lookback,
+            "shuffle_sharding_ingesters_lookback_period",
+            "is below `query_store_after`: who left a tenant's shard between them is not asked for what it has; Cortex refuses to start",
         );
     }
 }

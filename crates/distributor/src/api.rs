@@ -108,7 +108,7 @@ impl Distributor {
                 let request = request.clone();
                 async move { self.ingesters.label_names(&instance, tenant, request).await }
             };
-            let answers = self.ask_all(Call::LabelNames, start_timestamp_ms, ask).await?;
+            let answers = self.ask_all(Call::LabelNames, tenant, start_timestamp_ms, ask).await?;
             names.extend(answers.into_iter().flatten());
         }
         Ok(params.cut(names.into_iter().collect()))
@@ -137,7 +137,7 @@ impl Distributor {
                 let request = request.clone();
                 async move { self.ingesters.label_values(&instance, tenant, request).await }
             };
-            let answers = self.ask_all(Call::LabelValues, start_timestamp_ms, ask).await?;
+            let answers = self.ask_all(Call::LabelValues, tenant, start_timestamp_ms, ask).await?;
             values.extend(answers.into_iter().flatten());
         }
         Ok(params.cut(values.into_iter().collect()))
@@ -160,7 +160,7 @@ impl Distributor {
             let request = request.clone();
             async move { self.ingesters.series(&instance, tenant, request).await }
         };
-        let answers = self.ask_all(Call::Series, start_timestamp_ms, ask).await?;
+        let answers = self.ask_all(Call::Series, tenant, start_timestamp_ms, ask).await?;
         let series: BTreeSet<Labels> = answers.into_iter().flatten().collect();
         Ok(params.cut(series.into_iter().collect()))
     }

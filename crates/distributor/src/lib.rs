@@ -23,6 +23,7 @@ mod replicate;
 mod routes;
 mod selector;
 mod service;
+mod shards;
 mod stats;
 mod tenants;
 #[cfg(test)]

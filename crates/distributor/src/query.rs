@@ -1,4 +1,4 @@
-//! Asking the ingesters: fan-out to all of them, a quorum of answers, and a short grace for the rest.
+//! Asking the ingesters: fan-out to all that the tenant has, a quorum of answers, and a short grace for the rest.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -76,7 +76,7 @@ impl Distributor {
                 Ok(series)
             }
         };
-        let answers = self.ask_all(Call::QueryStream, start_ms, ask).await?;
+        let answers = self.ask_all(Call::QueryStream, tenant, start_ms, ask).await?;
         let merge = move || {
             let mut merger = Merger::default();
             answers.into_iter().flatten().for_each(|series| merger.add(series));
@@ -107,7 +107,7 @@ impl Distributor {
         (start_ms <= end_ms).then_some((start_ms, end_ms))
     }
 
-    /// Asks every ingester that can be read, and returns what a quorum of them, and those that were hardly slower,
+    /// Asks every ingester of `tenant` that can be read, and returns what a quorum of them, and those that were hardly slower,
     /// answered. `start_ms` is where the queried range begins: it decides who was there. Calls that are left are
     /// cancelled.
     ///
@@ -117,6 +117,7 @@ impl Distributor {
     pub(crate) async fn ask_all<T, F, Fut>(
         &self,
         call: Call,
+        tenant: &str,
         start_ms: i64,
         ask: F,
     ) -> Result<Vec<T>, Refusal>
@@ -125,13 +126,14 @@ impl Distributor {
         Fut: Future<Output = Result<T, CallError>>,
     {
         let settings = &self.config.distributor;
-        let snapshot = self.ring.snapshot();
-        let set = snapshot
-            .replication_set(Operation::READ, self.ring.clock().now_secs())
+        let (snapshot, now) = (self.ring.snapshot(), self.ring.clock().now_secs());
+        let shard = self.read_shard(&snapshot, tenant, now);
+        let set = shard
+            .replication_set(Operation::READ, now)
             .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let aware = settings.read_quorum == ReadQuorumKind::Aware;
-        let mut quorum = ReadQuorum::new(&snapshot, &set, start_ms, aware);
+        let mut quorum = ReadQuorum::new(&shard, &set, start_ms, aware);
 
         // As in Cortex: those that are not needed wait, unless somebody fails.
         let delay = settings.extra_queue_delay;

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use ringkit_ring::quorum::ReadTracker;
-use ringkit_ring::{Instance, ReplicationSet, Snapshot, State};
+use ringkit_ring::{Instance, ReplicationSet, Shard, State};
 
 /// What the answers so far mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +57,11 @@ enum Rule {
 }
 
 impl ReadQuorum {
-    /// A query to the members of `set`, taken from `ring`, for data from `start_ms` on.
+    /// A query to the members of `set`, taken from the tenant's `shard`, for data from `start_ms` on.
     ///
     /// `aware: false` leaves the second rule out, which is Cortex's behaviour.
-    pub(crate) fn new(ring: &Snapshot, set: &ReplicationSet, start_ms: i64, aware: bool) -> Self {
-        let options = ring.options();
+    pub(crate) fn new(shard: &Shard<'_>, set: &ReplicationSet, start_ms: i64, aware: bool) -> Self {
+        let options = shard.snapshot().options();
         let (factor, by_zone) = (options.replication_factor.max(1), options.zone_awareness_enabled);
         let mut zone_numbers: BTreeMap<&str, usize> = BTreeMap::new();
         for instance in &set.instances {
@@ -73,7 +73,7 @@ impl ReadQuorum {
         let old = |instance: &Instance| instance.registered_timestamp().saturating_mul(1000) <= start_ms;
         let mut whole_zones: BTreeMap<&str, bool> = BTreeMap::new();
         let mut num_old = 0;
-        for instance in ring.instances().iter().filter(|instance| instance.state() != State::Left) {
+        for instance in shard.instances().filter(|instance| instance.state() != State::Left) {
             num_old += usize::from(old(instance));
             *whole_zones.entry(instance.zone()).or_insert(true) &= old(instance);
         }
@@ -178,7 +178,7 @@ fn required(old: usize, replicas: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use ringkit_ring::{Desc, InstanceDesc, Operation, RingOptions, Tokens};
+    use ringkit_ring::{Desc, InstanceDesc, Operation, RingOptions, Snapshot, Tokens};
 
     use super::*;
 
@@ -223,7 +223,7 @@ mod tests {
             let options = RingOptions { zone_awareness_enabled: self.zone_aware, ..RingOptions::default() };
             let ring = Snapshot::first_sight(&self.desc, NOW, &options);
             let set = ring.replication_set(Operation::READ, NOW).unwrap().to_set();
-            ReadQuorum::new(&ring, &set, (NOW - secs) * 1000, aware)
+            ReadQuorum::new(&ring.shuffle_shard("tenant", 0), &set, (NOW - secs) * 1000, aware)
         }
     }
 

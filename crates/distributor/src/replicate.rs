@@ -14,7 +14,7 @@ use crate::error::Refusal;
 use crate::metrics::{Call, InFlight, Status};
 
 impl Distributor {
-    /// Writes each of `series` to the replicas of its token; returns as soon as every one is decided. The calls that
+    /// Writes each of `series` to the replicas of its token among the tenant's ingesters; returns as soon as every one is decided. The calls that
     /// are left then go on in the background, at most for `distributor.remote_timeout`.
     ///
     /// # Errors
@@ -30,6 +30,7 @@ impl Distributor {
         let op =
             if self.config.distributor.extend_writes { Operation::WRITE } else { Operation::WRITE_NO_EXTEND };
         let snapshot = self.ring.snapshot();
+        let shard = self.write_shard(&snapshot, tenant.as_str());
         let series: Arc<[Bytes]> = series.into();
         let (this, tenant) = (Arc::clone(self), tenant.clone());
         let acked = Arc::new(AtomicUsize::new(0));
@@ -44,7 +45,7 @@ impl Distributor {
             }
         };
         let now = self.ring.clock().now_secs();
-        match do_batch(&*snapshot, op, tokens, now, &self.background, call).await {
+        match do_batch(&shard, op, tokens, now, &self.background, call).await {
             Ok(_report) => {
                 self.metrics.quorum_ok.increment(1);
                 self.metrics.replicas_acked.record(acked.load(Ordering::Relaxed) as f64);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::select_all;
 use metrics::Unit;
-use ringkit_config::{Config, GrpcCompression, RingName, ShardingStrategy};
+use ringkit_config::{Config, GrpcCompression, RingName};
 use ringkit_grpc::{Compression, Pool, PoolOptions};
 use ringkit_lifecycler as lifecycler;
 use ringkit_ring::{Desc, Operation, Ring, RingOptions, Strategy};
@@ -37,9 +37,6 @@ struct NoRing;
 fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let IngesterRing(ring) = process.get::<IngesterRing>().ok_or(NoRing)?;
     let config = Arc::clone(&process.config);
-    if config.distributor.sharding_strategy == ShardingStrategy::ShuffleSharding {
-        tracing::warn!("shuffle sharding of ingesters is not built: every tenant uses all of them");
-    }
     let kv = config.kv(RingName::Distributor);
     let client =
         process.stores.client::<Desc>(&kv, "distributor-lifecycler", &process.meter, &process.clock)?;

@@ -63,16 +63,16 @@ impl UserStats {
 }
 
 impl Distributor {
-    /// One tenant's numbers, each series counted once: so every ingester has to answer.
+    /// One tenant's numbers, each series counted once: so every ingester that it has must answer.
     ///
     /// # Errors
     ///
     /// 5xx as soon as one ingester does not answer, or when too few can be asked.
     pub(crate) async fn user_stats(&self, tenant: &str) -> Result<UserStats, Refusal> {
+        let (snapshot, now) = (self.ring.snapshot(), self.ring.clock().now_secs());
         let set = self
-            .ring
-            .snapshot()
-            .replication_set(Operation::READ, self.ring.clock().now_secs())
+            .read_shard(&snapshot, tenant, now)
+            .replication_set(Operation::READ, now)
             .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let timeout = self.config.distributor.remote_timeout;

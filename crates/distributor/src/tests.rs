@@ -5,4 +5,5 @@ mod fake;
 mod harness;
 mod reads;
 mod role;
+mod shards;
 mod writes;

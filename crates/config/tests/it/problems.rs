@@ -271,6 +271,20 @@ ingester:
 }
 
 #[test]
+fn a_look_back_that_ends_before_the_store_is_asked_is_told() {
+    let limits = |lookback: &str| {
+        format!("limits: {{query_store_after: 2h, shuffle_sharding_ingesters_lookback_period: {lookback}}}\n")
+    };
+    for (lookback, told) in [("0s", false), ("1h", true), ("2h", false)] {
+        let loaded = good(&limits(lookback));
+        let about = |line: &String| {
+            line.contains("shuffle_sharding_ingesters_lookback_period: is below `query_store_after`")
+        };
+        assert_eq!(warnings(&loaded).iter().any(about), told, "{lookback}: {:#?}", warnings(&loaded));
+    }
+}
+
+#[test]
 fn a_problem_is_not_told_twice_by_what_follows_from_it() {
     let told = bad(
         "ingester: {lifecycler: {ring: {kvstore: {store: multi, multi: {primary: cosul, secondary: etcd}}}}}",

@@ -51,7 +51,23 @@ impl Cluster {
         change: impl FnOnce(&mut Config),
         entry: impl Fn(usize, &mut InstanceDesc),
     ) -> Self {
-        let fakes: Vec<_> = (0..num).map(|_| Fake::start()).collect();
+        Self::of((0..num).map(|_| Fake::start()).collect(), change, entry)
+    }
+
+    /// Another distributor in place of this one, in front of the same ingesters.
+    pub(crate) fn replaced(
+        self,
+        change: impl FnOnce(&mut Config),
+        entry: impl Fn(usize, &mut InstanceDesc),
+    ) -> Self {
+        Self::of(self.fakes, change, entry)
+    }
+
+    fn of(
+        fakes: Vec<Fake>,
+        change: impl FnOnce(&mut Config),
+        entry: impl Fn(usize, &mut InstanceDesc),
+    ) -> Self {
         let mut config = Config::default();
         config.distributor.remote_timeout = Duration::from_secs(1);
         change(&mut config);
