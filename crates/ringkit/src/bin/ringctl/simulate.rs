@@ -1,11 +1,13 @@
 //! `ringctl ring simulate`.
 
+mod choice;
 mod model;
 mod report;
 
 use ringkit_ring::{RingOptions, Snapshot};
 
-use self::model::{Change, Model, Who};
+use self::choice::Choice;
+use self::model::{Change, Chosen, Model, Who};
 use self::report::{Report, Tenants};
 use crate::args::{BadFlag, Command, Flag, Parsed};
 use crate::{Failure, OK, print, ring};
@@ -26,9 +28,13 @@ pub(crate) const COMMAND: Command = Command {
         Flag {
             name: "tokens",
             value: "N",
-            help: "tokens of each hypothetical instance [128; as many as most have]",
+            help: "tokens of each instance that joins [128, or as many as most have; 512\nfor spread-minimizing]",
         },
-        Flag { name: "generator", value: "NAME", help: "how they choose them: random [random]" },
+        Flag {
+            name: "generator",
+            value: "NAME",
+            help: "how they choose them: random, minimize-spread or\nspread-minimizing, which wants names with numbers [random]",
+        },
         Flag { name: "seed", value: "N", help: "another seed, other tokens [1]" },
         Flag { name: "replication-factor", value: "N", help: "replicas of each key [3]" },
         Flag { name: "zone-awareness", value: "", help: "spread them over zones" },
@@ -58,6 +64,7 @@ pub(crate) const COMMAND: Command = Command {
         Flag { name: "json", value: "", help: "the same as JSON; shares are 0 to 1" },
     ],
     notes: "Placement is computed for the whole circle, not sampled, as if every instance were ACTIVE and healthy.\n\
+            Time grows with the number of tokens; with minimize-spread, where each instance looks at all others, with its square.\n\
             Example: ringctl ring simulate --instances 30 --zones 3 --zone-awareness --join 3 --leave-zone zone-c",
     run,
 };
@@ -118,19 +125,33 @@ fn start(args: &Parsed) -> Result<Model, Failure> {
             return Err(BadFlag::new(second, format!("cannot be combined with --{first}")).into());
         }
     };
-    if let Some(name) = args.text("generator")
-        && name != "random"
-    {
-        return Err(BadFlag::new("generator", format!("`{name}` is unknown: use random")).into());
-    }
-    let seed = args.number("seed", 1)?;
+    let (name, seed) = (args.text("generator").unwrap_or("random"), args.number("seed", 1)?);
+    let choice = Choice::called(name, seed)
+        .ok_or_else(|| BadFlag::new("generator", format!("`{name}` is unknown: use {}", Choice::NAMES)))?;
+    let default_tokens = match choice {
+        Choice::SpreadMinimizing(_) => Some(Choice::SPREAD_MINIMIZING_TOKENS),
+        Choice::Random(_) | Choice::MinimizeSpread(_) => None,
+    };
+    let tokens = match (args.text("tokens"), default_tokens) {
+        (None, default) => default,
+        (Some(_), default) => {
+            let tokens = at_least_one(args, "tokens", 0)?;
+            let most = default.unwrap_or(MAX_TOKENS);
+            if tokens > most {
+                return Err(BadFlag::new("tokens", format!("`{name}` gives at most {most}")).into());
+            }
+            Some(tokens)
+        }
+    };
+    let chosen = Chosen { choice, name: name.to_owned(), seed };
     if source == "instances" {
         let (instances, zones): (usize, _) = (args.number("instances", 0)?, at_least_one(args, "zones", 1)?);
-        let tokens: usize = at_least_one(args, "tokens", 128)?;
+        let tokens = tokens.unwrap_or(128);
         if instances.checked_mul(tokens).is_none_or(|tokens| tokens > MAX_TOKENS) {
             return Err(too_large("instances").into());
         }
-        return Ok(Model::hypothetical(instances, zones, tokens, seed));
+        let model = Model::hypothetical(instances, zones, tokens, chosen);
+        return Ok(model.map_err(|problem| BadFlag::new("instances", problem))?);
     }
     if args.text("zones").is_some() {
         return Err(BadFlag::new("zones", "goes with --instances only").into());
@@ -140,8 +161,7 @@ fn start(args: &Parsed) -> Result<Model, Failure> {
         (None, Some(file)) => (file, read(file)?),
         (None, None) => return Err(BadFlag::new("file", "is needed").into()),
     };
-    let tokens = args.text("tokens").map(|_| at_least_one(args, "tokens", 0)).transpose()?;
-    Ok(Model::of_page(&ring::page(from, &json)?, tokens, seed)?)
+    Ok(Model::of_page(&ring::page(from, &json)?, tokens, chosen)?)
 }
 
 fn read(file: &str) -> Result<serde_json::Value, Failure> {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ringkit_kv::EntryId;
-use ringkit_ring::{Desc, InstanceDesc, State, TokenGenerator};
+use ringkit_ring::{Desc, InstanceDesc, State};
 
+use super::choice::{Choice, Chooser};
 use crate::ring::Page;
 
 /// A ring, and how instances that join it get their names and tokens.
@@ -14,10 +15,23 @@ pub(crate) struct Model {
     zones: BTreeMap<String, BTreeSet<Name>>,
     /// All tokens of the ring.
     taken: HashSet<u32>,
-    generator: TokenGenerator,
+    choice: Choice,
     tokens_per_instance: usize,
     /// Says where the ring comes from.
     pub(crate) origin: String,
+}
+
+/// How tokens are chosen, and how that is called.
+pub(crate) struct Chosen {
+    pub(crate) choice: Choice,
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+}
+
+impl std::fmt::Display for Chosen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, seed {}", self.name, self.seed)
+    }
 }
 
 /// An id as people sort it: `i-9` before `i-10`.
@@ -56,25 +70,29 @@ pub(crate) struct Done {
 }
 
 impl Model {
-    fn new(origin: String, tokens_per_instance: usize, seed: u64) -> Self {
-        let generator = TokenGenerator::random(Some(seed));
+    fn new(origin: String, tokens_per_instance: usize, choice: Choice) -> Self {
         let (ring, zones, taken) = (Desc::new(), BTreeMap::new(), HashSet::new());
-        Self { ring, zones, taken, generator, tokens_per_instance, origin }
+        Self { ring, zones, taken, choice, tokens_per_instance, origin }
     }
 
     /// A ring of `instances` in zones called `zone-a`, `zone-b` and so on.
-    pub(crate) fn hypothetical(instances: usize, zones: usize, tokens: usize, seed: u64) -> Self {
-        let origin = format!("hypothetical, {tokens} random tokens each, seed {seed}");
-        let mut model = Self::new(origin, tokens, seed);
+    pub(crate) fn hypothetical(
+        instances: usize,
+        zones: usize,
+        tokens: usize,
+        chosen: Chosen,
+    ) -> Result<Self, String> {
+        let origin = format!("hypothetical, {tokens} tokens each, {chosen}");
+        let mut model = Self::new(origin, tokens, chosen.choice);
         for number in 0..instances {
             let zone = zone_name(number % zones);
-            model.add(format!("ingester-{zone}-{}", number / zones).into(), &zone);
+            model.add(Name::of(&format!("ingester-{zone}-{}", number / zones)), &zone)?;
         }
-        model
+        Ok(model)
     }
 
     /// The ring of a page. Instances that join get `tokens` tokens, or as many as most have.
-    pub(crate) fn of_page(page: &Page, tokens: Option<usize>, seed: u64) -> Result<Self, String> {
+    pub(crate) fn of_page(page: &Page, tokens: Option<usize>, chosen: Chosen) -> Result<Self, String> {
         let shards = page.shards.as_deref().unwrap_or_default();
         let mut numbers: Vec<usize> = shards
             .iter()
@@ -84,8 +102,8 @@ impl Model {
         numbers.sort_unstable();
         let usual = numbers.get(numbers.len() / 2).copied().unwrap_or(128);
         let tokens = tokens.unwrap_or(usual);
-        let origin = format!("real; who joins gets {tokens} random tokens, seed {seed}");
-        let mut model = Self::new(origin, tokens, seed);
+        let origin = format!("real; who joins gets {tokens} tokens, {chosen}");
+        let mut model = Self::new(origin, tokens, chosen.choice);
         for shard in shards {
             let tokens = shard.tokens.as_deref().unwrap_or_default();
             model.taken.extend(tokens);
@@ -145,9 +163,9 @@ impl Model {
             Change::Join { zone, instances } => {
                 for _ in 0..*instances {
                     let zone = zone.clone().unwrap_or_else(|| self.smallest_zone());
-                    let id = self.next_id(&zone);
-                    self.add(id.clone(), &zone);
-                    done.joined.push(id);
+                    let name = self.next_name(&zone);
+                    done.joined.push(name.id.clone());
+                    self.add(name, &zone)?;
                 }
             }
             Change::Leave(who) => {
@@ -212,17 +230,13 @@ impl Model {
         self.ring.insert(id, entry).is_none()
     }
 
-    fn add(&mut self, id: EntryId, zone: &str) {
-        let mut tokens: Vec<u32> = Vec::with_capacity(self.tokens_per_instance);
-        while tokens.len() < self.tokens_per_instance {
-            // Who is asked to avoid all tokens of the ring looks at each of them, for each instance.
-            let missing = self.tokens_per_instance - tokens.len();
-            let drawn = self.generator.generate_avoiding(missing, std::iter::empty);
-            tokens.extend(drawn.into_iter().filter(|token| self.taken.insert(*token)));
-        }
-        tokens.sort_unstable();
+    fn add(&mut self, name: Name, zone: &str) -> Result<(), String> {
+        let Name { id, number, .. } = &name;
+        let chooser = Chooser { id, zone, number: *number, num_tokens: self.tokens_per_instance };
+        let tokens = self.choice.choose(&chooser, &self.ring, &mut self.taken)?;
         let entry = InstanceDesc { zone: zone.into(), tokens: tokens.into(), ..InstanceDesc::default() };
-        self.insert(id, entry);
+        self.insert(name.id, entry);
+        Ok(())
     }
 
     fn members_of(&self, zone: &str) -> Vec<EntryId> {
@@ -236,7 +250,7 @@ impl Model {
     }
 
     /// The name after the last one of a zone, counting on; for the first of a zone one like the others'.
-    fn next_id(&self, zone: &str) -> EntryId {
+    fn next_name(&self, zone: &str) -> Name {
         let last = self.zones.get(zone).and_then(BTreeSet::last);
         let (prefix, mut number) = match last {
             Some(Name { prefix, number: Some(number), .. }) => (prefix.clone(), number.saturating_add(1)),
@@ -247,7 +261,7 @@ impl Model {
         while self.ring.contains(&format!("{prefix}{number}")) {
             number = number.wrapping_add(1);
         }
-        format!("{prefix}{number}").into()
+        Name::of(&format!("{prefix}{number}"))
     }
 }
 

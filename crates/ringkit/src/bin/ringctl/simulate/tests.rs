@@ -109,7 +109,15 @@ fn every_mistake_names_its_flag() {
         ("--instances three", "--instances: `three`"),
         ("--instances 3 --tokens 0", "--tokens: must be at least 1"),
         ("--instances 1_000_000 --tokens 512", "--instances: the ring would have more than"),
-        ("--instances 3 --generator even", "--generator: `even` is unknown"),
+        ("--instances 3 --generator even", "--generator: `even` is unknown: use random, minimize-spread or"),
+        (
+            "--instances 9 --zones 9 --generator spread-minimizing",
+            "--instances: spread-minimizing knows at most 8",
+        ),
+        (
+            "--instances 9 --generator spread-minimizing --tokens 513",
+            "--tokens: `spread-minimizing` gives at most 512",
+        ),
         ("--instances 3 --join 0", "--join: `0` is no number"),
         ("--instances 3 --join 1_000_000", "--join: the ring would have more than"),
         ("--instances 3 --join-zone x", "--join-zone: `x`: write NAME:N"),
@@ -133,7 +141,7 @@ fn tables_are_aligned_and_explain_themselves() {
     let text =
         simulated("--instances 30 --zones 3 --zone-awareness --join 1 --leave-zone zone-c").unwrap().table();
     assert!(text.starts_with(
-        "Ring: hypothetical, 128 random tokens each, seed 1; replication factor 3, zone-aware."
+        "Ring: hypothetical, 128 tokens each, random, seed 1; replication factor 3, zone-aware."
     ));
     let lines: Vec<&str> = text.lines().collect();
     let header = lines.iter().position(|line| line.starts_with("STEP")).unwrap();
@@ -146,6 +154,21 @@ fn tables_are_aligned_and_explain_themselves() {
     {
         assert!(text.matches(column).count() > 1, "{column} is not explained");
     }
+}
+
+#[test]
+fn generators_that_mind_the_spread_make_the_ring_more_even() {
+    let variation = |generator: &str, step: usize| {
+        let line = format!("--instances 15 --zones 3 --zone-awareness --join 3 --generator {generator}");
+        json(&line)["steps"][step]["token_ranges"]["coefficient_of_variation"].as_f64().unwrap()
+    };
+    for step in [0, 1] {
+        let [random, minimize, fixed] =
+            ["random", "minimize-spread", "spread-minimizing"].map(|generator| variation(generator, step));
+        assert!(random > 0.05 && minimize < random / 2.0 && fixed < 0.002, "{random} {minimize} {fixed}");
+    }
+    let report = json("--instances 3 --generator spread-minimizing");
+    assert_eq!(texts(&report["steps"], "tokens"), ["1536"]);
 }
 
 #[test]
