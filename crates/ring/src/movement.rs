@@ -68,8 +68,8 @@ impl Movement {
     /// Measures what moves from `before` to `after`. The two may differ in anything, also in their options.
     ///
     /// Exact: between neighbouring tokens of both rings the replica sets are constant, so one lookup per token of either
-    /// ring and the lengths of the arcs tell everything. Costs as much as that many lookups; allocates per instance and
-    /// arc only where sets are larger than usual.
+    /// ring and the lengths of the arcs tell everything. Costs as much as that many lookups; allocates once per instance,
+    /// and per arc only for sets of more than eight.
     pub fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let mut tally = Tally::new(before, after);
         let mut sides = (Side::new(before), Side::new(after));
