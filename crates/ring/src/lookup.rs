@@ -1,12 +1,13 @@
 //! Which instances own a token: the walk along the circle, most of it precomputed.
 
 use crate::error::Error;
+use crate::health::fresh_from;
 use crate::operation::{CodeSet, Operation};
 use crate::options::Dialect;
 use crate::replicas::Replicas;
 use crate::snapshot::Snapshot;
 use crate::strategy::Strategy;
-use crate::walk::{Crowd, Places, Walk};
+use crate::walk::{Crowd, Places, StateCounts, Walk};
 
 impl Snapshot {
     /// The healthy instances that hold `token`, in walk order, and how many of them may fail.
@@ -26,32 +27,63 @@ impl Snapshot {
     /// The walk of Cortex's `Ring.Get` and its replication strategies; in the dskit dialect those of dskit.
     #[inline]
     pub fn get(&self, token: u32, op: Operation, now: i64) -> Result<Replicas<'_>, Error> {
-        if self.topology.tokens.is_empty() {
+        let topology = &*self.topology;
+        if topology.tokens.is_empty() {
             return Err(Error::EmptyRing);
         }
-        let position = self.topology.search(token);
-        let rows = &self.topology.rows;
-        let mut places = Places::new();
-        // The row holds unless somebody in it extends the set. Who is not healthy is left out; the walk would have taken
-        // them all the same.
-        let holds = rows.is_complete()
-            && rows.all(position, |member| {
-                if self.is_healthy_at(member, op, now) {
+        let position = topology.search(token);
+        let (passed_over, fresh_from) =
+            (self.passed_over(op), fresh_from(now, self.options.heartbeat_timeout));
+        let (mut places, mut passed) = (Places::new(), false);
+        // The row holds unless somebody in it makes room for others. Who is not healthy is left out; the walk would have
+        // taken them all the same.
+        let holds = topology.rows.is_complete()
+            && topology.rows.all(position, |member| {
+                let state = self.states[member];
+                if passed_over.contains(state) {
+                    passed = true;
+                    return true;
+                }
+                if op.accepts_code(state) && self.seen[member] >= fresh_from {
                     places.push(member as u32);
                 }
-                !op.extends_on_code(self.states[member])
+                !op.extends_on_code(state)
             });
-        let candidates = rows.width();
-        if holds {
-            return self.judge(
-                places,
-                candidates,
-                || self.walk(position, op, self.replication_factor(), CodeSet::NONE),
-                op,
-                now,
-            );
+        if holds && !(passed && self.may_be_filled(position, passed_over)) {
+            let everybody = || self.walk(position, op, self.replication_factor(), CodeSet::NONE);
+            return self.judge(places, topology.rows.width(), everybody, op, now);
         }
         self.get_by_walk(position, op, self.replication_factor(), now)
+    }
+
+    /// Whether others may take the places of those in the row at `position` whose states are in `passed_over`. They may not
+    /// where each zone gives one member, and each has given it or has nobody else; as when a whole zone is LEAVING.
+    #[inline]
+    fn may_be_filled(&self, position: usize, passed_over: CodeSet) -> bool {
+        let topology = &*self.topology;
+        if !topology.one_per_zone {
+            return true;
+        }
+        let mut given = 0u64;
+        topology.rows.all(position, |member| {
+            let passed = passed_over.contains(self.states[member]);
+            given |= u64::from(!passed) << topology.zone_of[member];
+            true
+        });
+        let has_others = |counts: &StateCounts| {
+            counts.iter().enumerate().any(|(class, &count)| count > 0 && !passed_over.contains_class(class))
+        };
+        self.walkable.iter().enumerate().any(|(zone, counts)| given >> zone & 1 == 0 && has_others(counts))
+    }
+
+    /// The states that a walk may leave out. In the dskit dialect none, because it counts a quorum of all candidates, also
+    /// of those that only make room for others.
+    #[inline]
+    fn passed_over(&self, op: Operation) -> CodeSet {
+        match self.options.dialect {
+            Dialect::Cortex => op.passed_over(),
+            Dialect::Dskit => CodeSet::NONE,
+        }
     }
 
     /// As [`Snapshot::get`], for `factor` replicas instead of as many as the ring is set to. Less than that is taken as that.
@@ -91,12 +123,7 @@ impl Snapshot {
         factor: usize,
         now: i64,
     ) -> Result<Replicas<'_>, Error> {
-        // dskit counts a quorum of all candidates, also of those that only make room for others.
-        let passed_over = match self.options.dialect {
-            Dialect::Cortex => op.passed_over(),
-            Dialect::Dskit => CodeSet::NONE,
-        };
-        let mut places = self.walk(position, op, factor, passed_over);
+        let mut places = self.walk(position, op, factor, self.passed_over(op));
         let candidates = places.len();
         places.retain(|place| self.is_healthy_at(*place as usize, op, now));
         self.judge(places, candidates, || self.walk(position, op, factor, CodeSet::NONE), op, now)

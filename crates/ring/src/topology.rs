@@ -30,6 +30,8 @@ pub(crate) struct Topology {
     pub(crate) walkable: Box<[bool]>,
     /// How many zones share the replicas of a key.
     pub(crate) sharing: usize,
+    /// Whether each zone gives one member to a walk at most, and there are no more than 64 of them.
+    pub(crate) one_per_zone: bool,
     /// Tokens in excess of the distinct ones.
     pub(crate) duplicates: usize,
     ownership: OnceLock<Ownership>,
@@ -136,6 +138,7 @@ impl Topology {
         walkable: Box<[bool]>,
         duplicates: usize,
     ) -> Self {
+        let one_per_zone = zoning.one_per_zone();
         let Zoning { zones, zone_of, sharing, .. } = zoning;
         let index = Index::build(&tokens);
         Self {
@@ -146,6 +149,7 @@ impl Topology {
             zone_of,
             walkable,
             sharing,
+            one_per_zone,
             duplicates,
             ownership: OnceLock::new(),
         }
@@ -240,6 +244,12 @@ impl Zoning {
         let factor = options.replication_factor.max(1);
         let quota = options.zone_awareness_enabled.then(|| Quota::new(options, factor, sharing));
         Self { zones: zones.into(), zone_of, sharing, quota, factor }
+    }
+
+    fn one_per_zone(&self) -> bool {
+        self.quota == Some(Quota { base: 1, extra: 0 })
+            && self.zones.len() <= 64
+            && !self.zones.iter().any(|zone| zone.is_empty())
     }
 
     fn rules(&self) -> Rules<'_> {
