@@ -5,6 +5,7 @@ use crate::health::fresh_from;
 use crate::operation::{CodeSet, Operation};
 use crate::options::Dialect;
 use crate::replicas::Replicas;
+use crate::rows::MAX_WIDTH;
 use crate::snapshot::Snapshot;
 use crate::strategy::Strategy;
 use crate::walk::{Crowd, Places, StateCounts, Walk};
@@ -34,7 +35,7 @@ impl Snapshot {
         let position = topology.search(token);
         let (passed_over, fresh_from) =
             (self.passed_over(op), fresh_from(now, self.options.heartbeat_timeout));
-        let (mut places, mut passed) = (Places::new(), false);
+        let (mut buffer, mut len, mut passed) = ([0; MAX_WIDTH], 0, false);
         // The row holds unless somebody in it makes room for others. Who is not healthy is left out; the walk would have
         // taken them all the same.
         let holds = topology.rows.is_complete()
@@ -44,12 +45,13 @@ impl Snapshot {
                     passed = true;
                     return true;
                 }
-                if op.accepts_code(state) && self.seen[member] >= fresh_from {
-                    places.push(member as u32);
-                }
+                // Without a branch: who is not healthy is overwritten by the next.
+                buffer[len % MAX_WIDTH] = member as u32;
+                len += usize::from(op.accepts_code(state) & (self.seen[member] >= fresh_from));
                 !op.extends_on_code(state)
             });
         if holds && !(passed && self.may_be_filled(position, passed_over)) {
+            let places = Places::from_buf_and_len(buffer, len.min(MAX_WIDTH));
             let everybody = || self.walk(position, op, self.replication_factor(), CodeSet::NONE);
             return self.judge(places, topology.rows.width(), everybody, op, now);
         }

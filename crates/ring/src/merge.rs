@@ -229,8 +229,8 @@ pub(crate) fn resolve_conflicts(desc: &mut Desc) -> BTreeSet<EntryId> {
 
 /// Which of several claimants of one token keeps it, by their states in the order of their ids: the first who is not LEAVING,
 /// else the first. Who has LEFT claims nothing; `None` if all have.
-pub(crate) fn merge_winner(states: impl Iterator<Item = State> + Clone) -> Option<usize> {
-    let first = |wanted: fn(State) -> bool| states.clone().position(wanted);
+pub(crate) fn merge_winner(claimants: usize, state: impl Fn(usize) -> State) -> Option<usize> {
+    let first = |wanted: fn(State) -> bool| (0..claimants).find(|claimant| wanted(state(*claimant)));
     first(|state| !matches!(state, State::Left | State::Leaving))
         .or_else(|| first(|state| state != State::Left))
 }
@@ -248,7 +248,7 @@ fn lost_tokens(desc: &Desc) -> BTreeMap<EntryId, Vec<u32>> {
     let mut lost = BTreeMap::<EntryId, Vec<u32>>::new();
     for rivals in claims.chunk_by(|a, b| a >> 32 == b >> 32).filter(|rivals| rivals.len() > 1) {
         // Claims on one token stand in the order of the ids.
-        let winner = merge_winner(rivals.iter().map(|&claim| claimant(claim).1.state));
+        let winner = merge_winner(rivals.len(), |rival| claimant(rivals[rival]).1.state);
         let winner = winner.map_or(rivals[0], |winner| rivals[winner]);
         for &loser in rivals.iter().filter(|claim| **claim != winner) {
             lost.entry(claimant(loser).0.clone()).or_default().push((loser >> 32) as u32);

@@ -6,12 +6,14 @@
 //! one element more in front exchanges at most one.) So all rows are made in one pass from the last to the first, and a
 //! change is mended by going back from it until a row comes out as it was.
 
+use std::hint::black_box;
+
 use smol_str::SmolStr;
 
 use crate::walk::Quota;
 
 /// How many members a row holds at most; walks for more are not precomputed.
-const MAX_WIDTH: usize = 8;
+pub(crate) const MAX_WIDTH: usize = 8;
 
 /// What rows depend on besides the tokens and their owners.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +133,15 @@ impl Rows {
         }
     }
 
+    /// Reads a little of the rows from `from` up to `to`, to have them at hand.
+    #[inline]
+    pub(crate) fn touch(&self, from: usize, to: usize) {
+        match self {
+            Self::Narrow(table) => table.touch(from, to),
+            Self::Wide(table) => table.touch(from, to),
+        }
+    }
+
     /// How many members a row holds.
     #[inline]
     pub(crate) fn width(&self) -> usize {
@@ -240,6 +251,14 @@ impl<P: Place> Table<P> {
                 position = mark;
             }
             changed = self.derive(position, rules);
+        }
+    }
+
+    #[inline]
+    fn touch(&self, from: usize, to: usize) {
+        let middle = from.midpoint(to);
+        for position in [from, middle, to] {
+            black_box(self.cells.get(position * self.width).copied());
         }
     }
 

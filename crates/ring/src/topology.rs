@@ -169,9 +169,9 @@ impl Topology {
         for rivals in claims.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|rivals| rivals.len() > 1) {
             duplicates += rivals.len() - 1;
             let owner = if options.merge_winner_owns_duplicates {
-                let state = |claim: &u64| members[*claim as u32 as usize].state();
                 // Claims on one token stand in the order of the ids.
-                merge_winner(rivals.iter().map(state)).map_or(rivals[0], |winner| rivals[winner])
+                merge_winner(rivals.len(), |rival| members[rivals[rival] as u32 as usize].state())
+                    .map_or(rivals[0], |winner| rivals[winner])
             } else {
                 rivals[rivals.len() - 1]
             };
@@ -194,7 +194,10 @@ impl Topology {
     /// Where the walk from `key` begins; as [`crate::search_token`], in fewer steps.
     #[inline]
     pub(crate) fn search(&self, key: u32) -> usize {
-        let after = self.position_after(key);
+        let (from, to) = self.index.around(key);
+        // The rows that may be asked for are fetched from memory while the tokens are.
+        self.rows.touch(from, to);
+        let after = from + self.tokens[from..to].partition_point(|&token| token <= key);
         if after < self.tokens.len() { after } else { 0 }
     }
 
@@ -249,7 +252,7 @@ impl Zoning {
     fn one_per_zone(&self) -> bool {
         self.quota == Some(Quota { base: 1, extra: 0 })
             && self.zones.len() <= 64
-            && !self.zones.iter().any(|zone| zone.is_empty())
+            && !self.zones.iter().any(SmolStr::is_empty)
     }
 
     fn rules(&self) -> Rules<'_> {

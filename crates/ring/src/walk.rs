@@ -6,9 +6,10 @@ use smol_str::SmolStr;
 
 use crate::operation::{CodeSet, Operation, StateCode};
 use crate::options::{Dialect, RingOptions};
+use crate::rows::MAX_WIDTH;
 
 /// Places of members, in walk order.
-pub(crate) type Places = SmallVec<[u32; 8]>;
+pub(crate) type Places = SmallVec<[u32; MAX_WIDTH]>;
 
 /// How many members there are of each class of state; see [`StateCode::class`].
 pub(crate) type StateCounts = [u32; StateCode::KNOWN as usize + 1];
