@@ -1,4 +1,39 @@
 //! Who owns which token: the ring as it is stored, merged, read and asked, in agreement with Cortex to the last bit.
+//!
+//! A [`Ring`] follows the stored [`Desc`] and hands out immutable [`Snapshot`]s; a lookup reads one without a lock.
+//!
+//! ```
+//! use ringkit_ring::{Desc, InstanceDesc, Operation, RingOptions, Snapshot, TokenGenerator, token};
+//!
+//! // Six instances in three zones. A service gets this from its store, by way of `Ring` and `RingService`.
+//! let (mut desc, mut tokens) = (Desc::new(), TokenGenerator::random(Some(1)));
+//! let now = 1_700_000_000;
+//! for place in 0..6 {
+//!     let entry = InstanceDesc {
+//!         addr: format!("10.0.0.{place}:9095").into(),
+//!         timestamp: now,
+//!         zone: ["a", "b", "c"][place % 3].into(),
+//!         tokens: tokens.generate(128, &desc).into(),
+//!         ..InstanceDesc::default()
+//!     };
+//!     desc.insert(format!("worker-{place}"), entry);
+//! }
+//! let options = RingOptions { zone_awareness_enabled: true, ..RingOptions::default() };
+//! let snapshot = Snapshot::first_sight(&desc, now, &options);
+//!
+//! // Who holds this key: three healthy instances in three zones, one of which may fail.
+//! let key = token::shard_by_metric_name("tenant", "up");
+//! let owners = snapshot.get(key, Operation::WRITE, now)?;
+//! assert_eq!((owners.len(), owners.zone_count(), owners.max_errors()), (3, 3, 1));
+//!
+//! // The three instances that serve this tenant, and who among them holds the key.
+//! let shard = snapshot.shuffle_shard("tenant", 3);
+//! assert_eq!((shard.len(), shard.get(key, Operation::WRITE, now)?.len()), (3, 3));
+//! # Ok::<(), ringkit_ring::Error>(())
+//! ```
+//!
+//! [`do_batch`] writes to owners until a quorum has each item, [`do_until_quorum`] reads from as few as suffice, and
+//! [`Movement`] tells what a change of the ring moves.
 
 #[cfg(test)]
 extern crate self as ringkit_ring;
