@@ -52,7 +52,7 @@ pub use ingester::{
 pub use kv::{
     ConsulConfig, DynamoDbConfig, EtcdConfig, KvStore, KvStoreConfig, MirrorMode, MultiConfig, Own, ReadMode,
 };
-pub use lifecycler::{LifecyclerConfig, TokensGeneratorStrategy};
+pub use lifecycler::{LifecyclerConfig, MAX_NUM_TOKENS, TokensGeneratorStrategy};
 pub use limits::{IngestionRateStrategy, LimitsConfig};
 pub use load::{Loaded, Origins, load, load_process, parse_yaml};
 pub use memberlist::MemberlistConfig;

@@ -21,6 +21,10 @@ choice! {
     other "invalid token generator strategy"
 }
 
+/// The most tokens that an instance may own. Its entry, at up to 5 bytes per token, then takes 320 KiB, so that even alone
+/// it fits into the 512 KiB that Consul stores under a key.
+pub const MAX_NUM_TOKENS: usize = 65_536;
+
 /// Interfaces whose address an instance advertises when none is given.
 pub(crate) fn interfaces() -> Vec<String> {
     vec!["eth0".into(), "en0".into()]
@@ -86,6 +90,11 @@ impl LifecyclerConfig {
         } = self;
         ring.validate(&mut rules.below("ring"));
         heartbeats(*heartbeat_period, ring.heartbeat_timeout, rules);
+        rules.require(
+            *num_tokens <= MAX_NUM_TOKENS,
+            "num_tokens",
+            &format!("is above {MAX_NUM_TOKENS}: one instance's entry would not fit into a key of Consul"),
+        );
         rules.advise(*num_tokens > 0, "num_tokens", "without tokens this instance owns nothing");
         rules.advise(
             !ring.zone_awareness_enabled || !availability_zone.is_empty(),

@@ -234,6 +234,17 @@ fn tls_that_is_not_built_is_an_error_never_plain_text() {
 }
 
 #[test]
+fn more_tokens_than_an_entry_can_carry_are_refused() {
+    let with = |num_tokens: &str| format!("ingester: {{lifecycler: {{num_tokens: {num_tokens}}}}}\n");
+    assert_eq!(good(&with("65536")).config.ingester.lifecycler.num_tokens, 65_536);
+    for num_tokens in ["65537", "18446744073709551615"] {
+        let told = bad(&with(num_tokens));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("ingester.lifecycler.num_tokens: is above 65536"), "{told:?}");
+    }
+}
+
+#[test]
 fn an_empty_block_is_an_error_at_the_top_and_a_warning_below() {
     assert_eq!(
         bad("memberlist:\nauth_enabled: true\n"),
