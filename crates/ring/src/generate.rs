@@ -23,13 +23,13 @@ pub struct TokenRequest<'a> {
     pub id: &'a str,
     /// Its zone as configured; empty = none. What an entry in the ring says about it does not count.
     pub zone: &'a str,
-    /// How many new tokens it needs.
+    /// How many new tokens it needs, up to [`TokenStrategy::MAX_TOKENS`].
     pub n: usize,
     /// Whether it rather takes tokens that are not so well placed than waits for others.
     pub force: bool,
 }
 
-/// Why there are no tokens. Nothing changed.
+/// Why there are no tokens, or too few. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerateError {
@@ -46,13 +46,13 @@ pub enum GenerateError {
         /// Its id.
         predecessor: String,
     },
-    /// There are fewer free positions to choose from than tokens asked for.
-    #[error("only {available} of {requested} tokens are free to take")]
+    /// There are fewer free positions to choose from than tokens asked for, or no instance may have as many.
+    #[error("only {} of {requested} tokens can be had", .tokens.len())]
     Exhausted {
         /// How many tokens were asked for.
         requested: usize,
-        /// How many there are.
-        available: usize,
+        /// Those that there are, ascending. They may be taken: an instance does its work with fewer tokens too.
+        tokens: Vec<u32>,
     },
 }
 
@@ -79,20 +79,25 @@ pub enum TokenStrategy {
 }
 
 impl TokenStrategy {
+    /// The most tokens that one request is given. An instance's entry, at up to 5 bytes per token, then takes 320 KiB, so
+    /// that even alone it fits into the 512 KiB that Consul stores under a key.
+    pub const MAX_TOKENS: usize = 65_536;
+
     /// Exactly `request.n` tokens that nobody in `ring` claims, ascending.
     ///
     /// # Errors
     ///
     /// [`GenerateError::Contended`] if it is another's turn, which only minimize-spread minds and `force` overrules;
-    /// [`GenerateError::Exhausted`] if there are too few free positions.
+    /// [`GenerateError::Exhausted`], with the tokens that there are, if those are fewer.
     pub fn generate(&mut self, request: &TokenRequest<'_>, ring: &Desc) -> Result<Vec<u32>, GenerateError> {
+        let bounded = TokenRequest { n: request.n.min(Self::MAX_TOKENS), ..*request };
         let tokens = match self {
-            Self::Random(random) => random.generate(request.n, ring),
-            Self::MinimizeSpread(minimize_spread) => minimize_spread.generate(request, ring)?,
-            Self::SpreadMinimizing(fixed) => fixed.generate(request.n, ring),
+            Self::Random(random) => random.generate(bounded.n, ring),
+            Self::MinimizeSpread(minimize_spread) => minimize_spread.generate(&bounded, ring)?,
+            Self::SpreadMinimizing(fixed) => fixed.generate(bounded.n, ring),
         };
         if tokens.len() < request.n {
-            return Err(GenerateError::Exhausted { requested: request.n, available: tokens.len() });
+            return Err(GenerateError::Exhausted { requested: request.n, tokens });
         }
         Ok(tokens)
     }

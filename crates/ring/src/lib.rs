@@ -98,6 +98,7 @@ pub use self::generate::{
     TokenStrategy, ZonePlacement,
 };
 pub use self::health::{first_seen, is_fresh};
+pub use self::listing::ListingSet;
 pub use self::members::{Members, MembersIter};
 pub use self::merge::{FutureTimestamp, MAX_CLOCK_SKEW_SECS, Merged, merge, remove_tombstones};
 pub use self::movement::{Holding, Movement, ShardMovement};
@@ -117,9 +118,9 @@ pub use self::token::search_token;
 pub use self::token_ranges::{TokenRanges, TokenRangesError};
 pub use self::tokens::Tokens;
 pub use self::until_quorum::{
-    Answers, DoAllOptions, FanoutError, Fault, PartialData, ReplicaCall, UntilQuorumOptions, ZoneOrder,
-    ZoneSorter, do_all, do_multi_until_quorum, do_multi_until_quorum_keeping_successes, do_until_quorum,
-    do_until_quorum_in_background, do_until_quorum_keeping_successes,
+    Answers, DoAllOptions, ErrorTest, FanoutError, Fault, PartialData, ReplicaCall, UntilQuorumOptions,
+    ZoneOrder, ZoneSorter, do_all, do_multi_until_quorum, do_multi_until_quorum_keeping_successes,
+    do_until_quorum, do_until_quorum_in_background, do_until_quorum_keeping_successes,
 };
 pub use self::view::View;
 pub use self::waits::Unsettled;

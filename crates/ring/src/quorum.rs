@@ -7,4 +7,5 @@ mod item;
 mod read;
 
 pub use item::{Failure, FailureReason, Family, ItemTracker, Verdict};
+pub(crate) use read::tolerated;
 pub use read::{CountTracker, ReadTracker, ZoneTracker};

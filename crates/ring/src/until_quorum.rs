@@ -20,7 +20,7 @@ use ringkit_runtime::{CancellationToken, Supervisor};
 pub use self::all::{Answers, do_all};
 use self::engine::{Dropped, Engine, HandedOver, Leftovers, Owed};
 pub use self::error::{FanoutError, Fault, PartialData};
-pub use self::options::{DoAllOptions, UntilQuorumOptions, ZoneOrder, ZoneSorter};
+pub use self::options::{DoAllOptions, ErrorTest, UntilQuorumOptions, ZoneOrder, ZoneSorter};
 use self::tracker::{QuorumTracker, seed_of};
 use crate::replicas::ReplicationSet;
 use crate::snapshot::Instance;
@@ -43,12 +43,14 @@ pub struct ReplicaCall {
 /// *By zone* if the set is zone-aware ([`ReplicationSet::zone_awareness_enabled`], or zones that may be unavailable): a
 /// quorum is all zones but [`ReplicationSet::max_unavailable_zones`], each with a result from every instance, and the first
 /// failure in a zone cancels the others there. *By instance* otherwise: a quorum is all instances but
-/// [`ReplicationSet::max_errors`]. Results come in the order of the set, and only those of the quorum that was first
+/// [`ReplicationSet::max_errors`]. One is needed in any case, also where the set says that all may fail, which dskit takes
+/// for an answer. Results come in the order of the set, and only those of the quorum that was first
 /// complete. Every other result is given to `cleanup`, exactly once; if that panics, it is logged.
 ///
 /// When this returns or is dropped, the tokens of all calls have been cancelled and calls without an answer are dropped;
-/// nothing is left behind. A call that panics has failed. Nobody is called if nobody is needed, nor after
-/// [`UntilQuorumOptions::stop`]. The calls share the caller's task: one that computes long should do so on its own.
+/// nothing is left behind. A call that panics has failed; one that panics when it is dropped is logged, and changes nothing.
+/// Nobody is called after [`UntilQuorumOptions::stop`]. The calls share the caller's task: one that computes long should do
+/// so on its own.
 ///
 /// # Errors
 ///
@@ -254,7 +256,7 @@ impl<E: fmt::Display> Request<'_, E> {
             set,
             stop,
             parent: self.parent.clone(),
-            is_terminal: *is_terminal_error,
+            is_terminal: &**is_terminal_error,
             cleanup,
             leftovers,
             keep_tokens: self.keep_tokens,

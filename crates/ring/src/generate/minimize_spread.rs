@@ -1,7 +1,7 @@
 //! [`MinimizeSpread`]: tokens that take most from those that own most.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::{GenerateError, TokenGenerator, TokenRequest};
 use crate::desc::{Desc, State};
@@ -13,7 +13,10 @@ use crate::token::distance;
 /// part. Without a zone that owns anything yet, and once nothing is left to split, tokens are drawn at random.
 ///
 /// Two that choose at the same time would choose alike, so of those without tokens the one that registered first has its
-/// turn first. Of equal instances the lesser id counts as first, of equal ranges the lower one.
+/// turn first. That is all that is looked at: whoever is in the zone, has no tokens and is not LEFT counts as waiting and
+/// as one to share with, be it dead, ACTIVE without tokens or LEAVING. Who knows better leaves such entries out of the
+/// ring that it asks with, as the lifecycler does. Of equal instances the lesser id counts as first, of equal ranges the
+/// lower one.
 ///
 /// # Source
 ///
@@ -61,8 +64,8 @@ impl MinimizeSpread {
     }
 }
 
-/// Who of `zone` without tokens registered first, if that is not `id`. An instance that is not in the ring is the last;
-/// one that has left wants nothing any more.
+/// Who of `zone` without tokens registered first, whatever its state and heartbeat, if that is not `id`. An instance that
+/// is not in the ring is the last; one that has left wants nothing any more.
 fn whose_turn<'a>(ring: &'a Desc, id: &str, zone: &str) -> Option<&'a str> {
     let mine = ring.get(id).map_or(i64::MAX, |entry| entry.registered_at());
     let waiting = ring
@@ -159,26 +162,27 @@ impl Market {
 
     /// Up to `n` tokens; fewer if nobody has anything left to give, or the newcomer has more than its part.
     fn buy(&mut self, n: usize, is_taken: impl Fn(u32) -> bool) -> Vec<u32> {
-        let mut bought: Vec<u32> = Vec::with_capacity(n);
+        let mut bought = BTreeSet::new();
         while bought.len() < n && self.owned <= self.target {
             let Some((mut total, Reverse(seller))) = self.sellers.pop() else { break };
             let Some(list) = self.ranges.get_mut(seller) else { break };
-            let mut step = (self.target - self.owned) / (n - bought.len()) as u64;
+            let mut step = self.target.saturating_sub(self.owned) / (n - bought.len()) as u64;
             let chosen = list.iter().position(|range| range.length > step).unwrap_or(0);
             if list.is_empty() {
                 continue;
             }
             let Range { previous, length } = list.remove(chosen);
             if length < step {
-                step = length - 1;
+                step = length.saturating_sub(1);
             }
             let token = step_up(previous, step);
-            if !is_taken(token) && !bought.contains(&token) {
-                bought.push(token);
+            if !is_taken(token) && bought.insert(token) {
                 let given = distance(previous, token);
                 self.owned += given;
-                total -= given;
-                let length = length - given;
+                // A step around the end of the circle may lie one beyond the range, which is used up then: nothing is left
+                // to give, of the range or of its seller.
+                total = total.saturating_sub(given);
+                let length = length.saturating_sub(given);
                 if length > step {
                     list.push(Range { previous: token, length });
                 }
@@ -187,7 +191,7 @@ impl Market {
                 self.sellers.push((total, Reverse(seller)));
             }
         }
-        bought
+        bought.into_iter().collect()
     }
 }
 

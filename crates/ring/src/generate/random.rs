@@ -5,6 +5,10 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::desc::Desc;
 
+/// The most tokens of one call, as many as 131,072 instances of 128 have: further ones are not drawn, so that a number out
+/// of the blue costs 64 MiB and not all memory.
+const MAX_TOKENS: usize = 1 << 24;
+
 /// Chooses tokens that nobody in the ring claims.
 #[derive(Debug)]
 pub struct TokenGenerator {
@@ -20,7 +24,7 @@ impl TokenGenerator {
 
     /// `n` distinct tokens that no instance of `taken` claims, ascending.
     ///
-    /// Fewer only if hardly a position is left free.
+    /// Fewer only if hardly a position is left free, or beyond 2²⁴.
     pub fn generate(&mut self, n: usize, taken: &Desc) -> Vec<u32> {
         self.generate_avoiding(n, || taken.iter().flat_map(|(_, entry)| entry.tokens.iter().copied()))
     }
@@ -34,6 +38,7 @@ impl TokenGenerator {
     ) -> Vec<u32> {
         /// On a circle that is half full, one token in 2⁶⁴ is still missing after so many rounds.
         const MAX_ROUNDS: usize = 64;
+        let n = n.min(MAX_TOKENS);
         let mut tokens = Vec::with_capacity(n);
         for _ in 0..MAX_ROUNDS {
             if tokens.len() == n {

@@ -65,7 +65,7 @@ pub enum FailureReason {
 }
 
 impl ItemTracker {
-    /// An item on `replicas` instances of which `max_errors` may fail.
+    /// An item on `replicas` instances of which `max_errors` may fail; one has to take it in any case.
     pub fn new(replicas: usize, max_errors: usize) -> Self {
         Self::in_dialect(replicas, max_errors, Dialect::Cortex)
     }
@@ -74,7 +74,7 @@ impl ItemTracker {
     pub fn in_dialect(replicas: usize, max_errors: usize, dialect: Dialect) -> Self {
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
-            min_success: clamp(replicas.saturating_sub(max_errors)),
+            min_success: clamp(replicas.saturating_sub(max_errors)).max(1),
             max_failures: clamp(max_errors),
             remaining: clamp(replicas),
             succeeded: 0,
@@ -135,5 +135,23 @@ impl ItemTracker {
             (Family::Client, self.client)
         };
         Verdict::Failed(Failure { reason, family, reply: errors.last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_that_may_lose_every_replica_is_safe_with_the_first_one_all_the_same() {
+        for max_errors in [2, 3, usize::MAX] {
+            let mut item = ItemTracker::new(2, max_errors);
+            assert_eq!(item.error(Family::Server, 0), Verdict::Pending);
+            assert_eq!(item.success(), Verdict::Satisfied);
+            let mut lost = ItemTracker::new(2, max_errors);
+            assert_eq!(lost.error(Family::Server, 0), Verdict::Pending);
+            let Verdict::Failed(failure) = lost.error(Family::Server, 1) else { panic!("nobody has it") };
+            assert_eq!((failure.reason, failure.reply), (FailureReason::NoneRemaining, 1));
+        }
     }
 }

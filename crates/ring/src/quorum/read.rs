@@ -6,6 +6,11 @@ use smol_str::SmolStr;
 
 use crate::replicas::ReplicationSet;
 
+/// How many of `total` instances or zones may fail where `wanted` are asked for: one is always needed, if there is one.
+pub(crate) fn tolerated(total: usize, wanted: usize) -> usize {
+    wanted.min(total.saturating_sub(1))
+}
+
 /// Decides by the number of instances.
 #[derive(Clone, Debug)]
 pub struct CountTracker {
@@ -16,9 +21,9 @@ pub struct CountTracker {
 }
 
 impl CountTracker {
-    /// `total` instances of which `max_errors` may fail.
+    /// `total` instances of which `max_errors` may fail, but never all: no answer is none.
     pub fn new(total: usize, max_errors: usize) -> Self {
-        Self { total, max_errors, succeeded: 0, failed: 0 }
+        Self { total, max_errors: tolerated(total, max_errors), succeeded: 0, failed: 0 }
     }
 
     /// Takes the reply of one instance.
@@ -65,7 +70,7 @@ struct Zone {
 }
 
 impl ZoneTracker {
-    /// Instances by their zones, of which `max_unavailable` may fail.
+    /// Instances by their zones, of which `max_unavailable` may fail, but never all: no answer is none.
     pub fn new<'a>(zones: impl IntoIterator<Item = &'a SmolStr>, max_unavailable: usize) -> Self {
         let mut numbers = BTreeMap::new();
         let mut tracker =
@@ -79,6 +84,7 @@ impl ZoneTracker {
             tracker.zones[zone].waiting += 1;
             tracker.zone_of.push(zone);
         }
+        tracker.max_unavailable = tolerated(tracker.zones.len(), max_unavailable);
         tracker
     }
 
@@ -197,6 +203,26 @@ mod tests {
     fn nothing_is_asked_of_no_instances() {
         let tracker = CountTracker::new(0, 0);
         assert!(tracker.succeeded() && tracker.finished() && !tracker.failed());
+    }
+
+    #[test]
+    fn of_some_at_least_one_must_answer_whatever_is_tolerated() {
+        for tolerated in [2, 3, usize::MAX] {
+            let mut count = CountTracker::new(2, tolerated);
+            assert!(!count.succeeded());
+            count.record(false);
+            assert!(!count.failed());
+            count.record(false);
+            assert!(count.failed() && !count.succeeded(), "nobody is left to answer");
+            let zones = zones("a a b");
+            let mut by_zone = ZoneTracker::new(&zones, tolerated);
+            assert!(!by_zone.succeeded());
+            by_zone.record(0, false);
+            assert!(!by_zone.failed());
+            by_zone.record(2, false);
+            assert!(by_zone.failed() && !by_zone.succeeded());
+        }
+        assert!(CountTracker::new(0, 1).succeeded() && ZoneTracker::new(&[], 1).succeeded());
     }
 
     #[test]

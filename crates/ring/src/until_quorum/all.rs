@@ -10,7 +10,7 @@ use super::engine::{Dropped, Engine};
 use super::error::{FanoutError, PartialData};
 use super::options::DoAllOptions;
 use super::tracker::{Action, Call, Decide, Reply, Verdict};
-use crate::quorum::ReadTracker;
+use crate::quorum::{ReadTracker, tolerated};
 use crate::replicas::ReplicationSet;
 
 /// What [`do_all`] got.
@@ -24,7 +24,8 @@ pub struct Answers<T, E> {
 
 /// Asks every instance of `set`, concurrently, and returns what had been answered when there was a quorum.
 ///
-/// By zone if [`ReplicationSet::max_unavailable_zones`] is not 0, else by instance. Unlike
+/// By zone if [`ReplicationSet::max_unavailable_zones`] is not 0, else by instance; one of them has to answer in any case.
+/// Unlike
 /// [`do_until_quorum`](super::do_until_quorum) it returns all results so far and lets the calls of a failed zone go on.
 /// When it returns, or is dropped, the calls left are cancelled and dropped. Cancel-safe in this sense.
 ///
@@ -53,7 +54,7 @@ where
         set,
         stop: &options.stop,
         parent: options.stop.token().clone(),
-        is_terminal: options.is_limit_error,
+        is_terminal: &*options.is_limit_error,
         cleanup: drop,
         leftovers: Dropped,
         keep_tokens: false,
@@ -89,7 +90,7 @@ impl AllTracker {
     ) -> Self {
         let replies = ReadTracker::new(set);
         let by_zone = matches!(replies, ReadTracker::Zones(_));
-        let num_held = if delay.is_zero() || by_zone { 0 } else { set.max_errors.min(set.len()) };
+        let num_held = if delay.is_zero() || by_zone { 0 } else { tolerated(set.len(), set.max_errors) };
         let mut tracker = Self {
             verdict: if replies.succeeded() { Verdict::Reached } else { Verdict::Pending },
             replies,

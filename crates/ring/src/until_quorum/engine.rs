@@ -12,7 +12,7 @@ use ringkit_runtime::{CancellationToken, Supervisor};
 use tokio::time::Sleep;
 
 use super::ReplicaCall;
-use super::error::{FanoutError, Fault};
+use super::error::{FanoutError, Fault, text_of};
 use super::tracker::{Action, Decide, Reply, Verdict};
 use crate::cancel::Cancellation;
 use crate::replicas::ReplicationSet;
@@ -24,7 +24,7 @@ pub(super) struct Engine<'a, E, C, L> {
     pub(super) stop: &'a Cancellation,
     /// What the tokens of the calls descend from.
     pub(super) parent: CancellationToken,
-    pub(super) is_terminal: fn(&E) -> bool,
+    pub(super) is_terminal: &'a (dyn Fn(&E) -> bool + Send + Sync),
     pub(super) cleanup: C,
     pub(super) leftovers: L,
     /// Whether the tokens of returned results stay as they are.
@@ -99,7 +99,7 @@ impl<E: fmt::Display, C, L> Engine<'_, E, C, L> {
     }
 }
 
-fn reply_of<T, E>(outcome: &Result<T, Fault<E>>, is_terminal: fn(&E) -> bool) -> Reply {
+fn reply_of<T, E>(outcome: &Result<T, Fault<E>>, is_terminal: impl Fn(&E) -> bool) -> Reply {
     match outcome {
         Ok(_) => Reply::Ok,
         Err(Fault::Error(error)) if is_terminal(error) => Reply::Terminal,
@@ -195,7 +195,7 @@ where
         let instance = Arc::clone(&self.instances[place]);
         let replica = ReplicaCall { instance, cancel: token, replicas: self.instances.len() };
         let work = match catch_unwind(AssertUnwindSafe(|| call(replica))) {
-            Ok(future) => Work::Running(Box::pin(future)),
+            Ok(future) => Work::Running(Running(Some(Box::pin(future)))),
             Err(panic) => Work::Panicked(panic),
         };
         self.calls.push(Answer { place, work });
@@ -258,8 +258,7 @@ where
 /// A cleanup that panics must not keep others from being done, least of all while a future is dropped.
 fn clean<T>(cleanup: &impl Fn(T), value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cleanup(value))) {
-        let text = panic.downcast_ref::<&str>().copied().unwrap_or("no text");
-        tracing::error!(panic = text, "cleaning up a surplus result panicked");
+        tracing::error!(panic = text_of(&*panic), "cleaning up a surplus result panicked");
     }
 }
 
@@ -333,11 +332,23 @@ pub(super) struct Answer<Fut> {
 }
 
 enum Work<Fut> {
-    Running(Pin<Box<Fut>>),
+    Running(Running<Fut>),
     /// Already when it was called.
     Panicked(Box<dyn std::any::Any + Send>),
     /// Nothing comes of it.
     Dropped,
+}
+
+/// A call's future, whose destructor may panic without harm to the other calls, wherever it is dropped.
+struct Running<Fut>(Option<Pin<Box<Fut>>>);
+
+impl<Fut> Drop for Running<Fut> {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
+            tracing::error!(panic = text_of(&*panic), "dropping a call panicked");
+        }
+    }
 }
 
 // The future is boxed, so nothing here is pinned.
@@ -350,7 +361,8 @@ impl<Fut: TryFuture> Future for Answer<Fut> {
         let outcome = match &mut self.work {
             Work::Dropped => return Poll::Pending,
             Work::Panicked(panic) => Err(Fault::from_panic(&**panic)),
-            Work::Running(future) => {
+            Work::Running(Running(None)) => return Poll::Pending,
+            Work::Running(Running(Some(future))) => {
                 match catch_unwind(AssertUnwindSafe(|| future.as_mut().try_poll(context))) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(outcome)) => outcome.map_err(Fault::Error),

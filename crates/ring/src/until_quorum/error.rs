@@ -11,7 +11,7 @@ use crate::snapshot::Instance;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault<E> {
     /// It returned an error.
-    #[error("{0}")]
+    #[error(transparent)]
     Error(E),
     /// It panicked; the text of the panic.
     #[error("the call panicked: {0}")]
@@ -19,15 +19,30 @@ pub enum Fault<E> {
 }
 
 impl<E> Fault<E> {
+    /// Whether the same call may succeed later, as far as can be told here: what it returned may know better.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Error(_) => true,
+            Self::Panicked(_) => false,
+        }
+    }
+
     pub(super) fn from_panic(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        let text = text_of(panic);
         tracing::error!(panic = text, "a call to an instance panicked");
         Self::Panicked(text.to_owned())
     }
 }
 
+/// What a panic says.
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
 /// Why asking a set of instances came to nothing.
+///
+/// The texts are Cortex's, which say the cause as well; as an error with a source it is there for whoever looks for it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FanoutError<E> {
@@ -37,6 +52,7 @@ pub enum FanoutError<E> {
         /// Whose failure was one too many.
         instance: Arc<Instance>,
         /// How it failed.
+        #[source]
         fault: Fault<E>,
     },
     /// An instance returned an error that speaks for all.
@@ -45,6 +61,7 @@ pub enum FanoutError<E> {
         /// Who returned it.
         instance: Arc<Instance>,
         /// What it returned.
+        #[source]
         error: E,
     },
     /// The owner of the request gave up.
@@ -62,6 +79,17 @@ pub enum FanoutError<E> {
 }
 
 impl<E> FanoutError<E> {
+    /// Whether the same request may succeed later: if it failed for what its calls returned, other than one that spoke for
+    /// all.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Failed { fault, .. } => fault.is_retryable(),
+            Self::Terminal { .. } | Self::Cancelled(_) | Self::MaxErrorsWithZones { .. } | Self::NoSets => {
+                false
+            }
+        }
+    }
+
     /// What the deciding instance returned; `None` if it panicked or none decided.
     pub fn into_error(self) -> Option<E> {
         match self {

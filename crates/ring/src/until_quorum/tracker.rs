@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use smol_str::SmolStr;
 
 use super::options::ZoneOrder;
-use crate::quorum::{CountTracker, ReadTracker, ZoneTracker};
+use crate::quorum::{CountTracker, ReadTracker, ZoneTracker, tolerated};
 use crate::replicas::ReplicationSet;
 
 /// What the shell asks of whoever decides. Instances are told by their places in the set.
@@ -103,7 +103,7 @@ impl QuorumTracker {
         let by_zone = is_by_zone(set);
         let (group_of, names) = if by_zone { zones_of(set) } else { ((0..set.len()).collect(), Vec::new()) };
         let num_groups = if by_zone { names.len() } else { set.len() };
-        let (tolerated, replies) = if by_zone {
+        let (may_fail, replies) = if by_zone {
             let zones = set.instances.iter().map(|instance| instance.zone());
             let tracker = ZoneTracker::new(zones, set.max_unavailable_zones);
             (set.max_unavailable_zones, ReadTracker::Zones(tracker))
@@ -128,7 +128,7 @@ impl QuorumTracker {
         let mut first = num_groups;
         if minimize {
             tracker.held = in_order(num_groups, &names, order, seed).into();
-            first -= tolerated.min(num_groups);
+            first -= tolerated(num_groups, may_fail);
         }
         (0..first).for_each(|_| tracker.release());
         tracker

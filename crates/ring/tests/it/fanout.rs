@@ -180,7 +180,7 @@ fn sorted(ids: &[String]) -> Vec<String> {
 
 fn everybody() -> UntilQuorumOptions<String> {
     UntilQuorumOptions {
-        is_terminal_error: |error| error.ends_with("fatal"),
+        is_terminal_error: Arc::new(|error| error.ends_with("fatal")),
         ..UntilQuorumOptions::default()
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use ringkit_ring::{
     Count, Desc, Dialect, GenerateError, InstanceDesc, MinimizeSpread, Operation, RingOptions, Share,
-    Snapshot, State, TokenGenerator, TokenRangesError, TokenRequest, TokenStrategy, ZonePlacement,
-    search_token,
+    Snapshot, SpreadMinimizing, State, TokenGenerator, TokenRangesError, TokenRequest, TokenStrategy,
+    ZonePlacement, search_token,
 };
 
 const NOW: i64 = 1_700_000_000;
@@ -217,6 +217,58 @@ fn who_left_or_is_not_in_the_ring_holds_up_nobody() {
 }
 
 #[test]
+fn a_range_that_is_exactly_as_long_as_the_part_asked_for_is_used_up() {
+    // The longest range goes around the end of the circle, where Cortex's step lands one above the token that ends it.
+    let old = entry("a", &[5, 805_306_373, 1_610_612_741, 2_415_919_109, 3_221_225_478]);
+    let ring: Desc = [("old", old), ("new", entry("a", &[]))].into_iter().collect();
+    let request = TokenRequest { id: "new", zone: "a", n: 2, force: false };
+    assert_eq!(minimize_spread(1).generate(&request, &ring), Ok(vec![6, 3_221_225_477]));
+}
+
+proptest! {
+    /// Ranges of equal or nearly equal length, where parts and ranges fit each other to the position.
+    #[test]
+    fn equal_ranges_are_split_without_getting_out_of_count(
+        ranges in 1..40u32, offset in any_token(), longer in 0..3u32, n in 1..80usize, sellers in 1..4usize,
+    ) {
+        let part = u32::MAX / ranges;
+        let mut ring: Desc = [("new", entry("a", &[]))].into_iter().collect();
+        for seller in 0..sellers {
+            let of_seller = (0..ranges).filter(|range| *range as usize % sellers == seller);
+            let tokens: Vec<u32> = of_seller
+                .map(|range| offset.wrapping_add(range * part).wrapping_add(if range == 0 { longer } else { 0 }))
+                .collect();
+            ring.insert(format!("s{seller}"), InstanceDesc { tokens: tokens.into(), ..entry("a", &[]) });
+        }
+        let request = TokenRequest { id: "new", zone: "a", n, force: true };
+        check_tokens(&minimize_spread(1).generate(&request, &ring).unwrap(), n, &ring)?;
+    }
+}
+
+#[test]
+fn more_tokens_than_anybody_needs_are_refused_without_being_made_room_for() {
+    // One of the old tokens is a numbered instance's.
+    let ring: Desc = [("old", entry("a", &[5, 1 << 31])), ("new", entry("a", &[]))].into_iter().collect();
+    for n in [65_537, usize::MAX] {
+        let request = TokenRequest { id: "new", zone: "a", n, force: false };
+        for (mut strategy, most) in strategies().into_iter().zip([65_536, 65_536, 511]) {
+            let Err(GenerateError::Exhausted { requested, tokens }) = strategy.generate(&request, &ring)
+            else {
+                panic!("{strategy:?} gave {n} tokens")
+            };
+            assert_eq!((requested, tokens.len()), (n, most));
+            assert!(tokens.is_sorted_by(|a, b| a < b) && !tokens.contains(&5));
+        }
+    }
+}
+
+fn strategies() -> [TokenStrategy; 3] {
+    let fixed = SpreadMinimizing::try_new("new-0", "a", &["a"], false).unwrap();
+    let random = TokenStrategy::Random(TokenGenerator::random(Some(1)));
+    [random, minimize_spread(1), TokenStrategy::SpreadMinimizing(fixed.into())]
+}
+
+#[test]
 fn spread_minimizing_tokens_of_all_instances_and_zones_differ_and_own_the_same() {
     const INSTANCES: usize = 40;
     let mut all = Vec::new();
@@ -306,7 +358,7 @@ fn a_listing_needs_one_replica_of_each_key_and_no_quorum() {
         let options = RingOptions { zone_awareness_enabled, replication_factor, ..RingOptions::default() };
         Snapshot::first_sight(&named.collect(), NOW, &options)
             .replication_set_for_listing(Operation::RULER_LIST, NOW)
-            .map(|set| (set.len(), set.max_errors, set.max_unavailable_zones))
+            .map(|set| (set.iter().count(), set.max_errors(), set.max_unavailable_zones()))
             .map_err(|error| error.to_string())
     };
     let (up, down) = (State::Active, State::Pending);
@@ -330,6 +382,27 @@ fn a_listing_needs_one_replica_of_each_key_and_no_quorum() {
     assert_eq!(list(&[(up, "a"), (down, "b"), (down, "c")], true, 2), too_many);
     assert_eq!(list(&[(up, "a"), (down, "b")], true, 1), too_many, "every zone may be a key's only one");
     assert_eq!(list(&[(up, "a"), (up, "a"), (down, "a")], true, 2), Ok((2, 0, 0)), "one zone counts as none");
+}
+
+/// Who asks everybody and counts zones, those that fail from the start included, never takes an incomplete list for one.
+#[test]
+fn a_listing_names_the_zones_that_fail_before_anybody_is_asked() {
+    let member =
+        |(id, state): (&str, State)| (id.to_owned(), InstanceDesc { state, ..entry(&id[..1], &[7]) });
+    let members =
+        [("a1", State::Active), ("a2", State::Pending), ("b1", State::Pending), ("c1", State::Active)];
+    let desc: Desc = members.into_iter().map(member).collect();
+    let list = |zone_awareness_enabled| {
+        let options = RingOptions { zone_awareness_enabled, replication_factor: 3, ..RingOptions::default() };
+        let ring = Snapshot::first_sight(&desc, NOW, &options);
+        let set = ring.replication_set_for_listing(Operation::RULER_LIST, NOW).unwrap();
+        let asked: Vec<_> = set.iter().map(|instance| instance.id.to_string()).collect();
+        let failing: Vec<_> = set.failing_zones().map(ToString::to_string).collect();
+        assert!(!set.is_empty() && set.len() == asked.len());
+        (asked.join(" "), failing.join(" "), set.is_by_zone(), set.max_errors(), set.max_unavailable_zones())
+    };
+    assert_eq!(list(true), ("a1 c1".into(), "a b".into(), true, 0, 2), "c must answer");
+    assert_eq!(list(false), ("a1 c1".into(), String::new(), false, 0, 0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::Does::{Fail, Fatal, Hang};
 use super::*;
 
 fn at_once() -> DoAllOptions<String> {
-    DoAllOptions { is_limit_error: |error| error.ends_with("fatal"), ..DoAllOptions::default() }
+    DoAllOptions { is_limit_error: Arc::new(|error| error.ends_with("fatal")), ..DoAllOptions::default() }
 }
 
 fn delayed(secs: u64) -> DoAllOptions<String> {
@@ -44,6 +44,18 @@ async fn as_many_may_fail_as_are_tolerated() {
     assert_eq!(asked(&stage([("e1", Fail(0))]), &five, &at_once()).await, "a1 b1 c1 d1");
     let last = stage([("d1", Fail(5)), ("e1", Fail(6))]);
     assert_eq!(asked(&last, &five, &at_once()).await, "(e1:1) e1 failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_must_answer_though_all_may_fail() {
+    for options in [at_once(), delayed(5)] {
+        for set in [set("a1 b1", 2, 0), set("a1 b1", 0, 2)] {
+            let one = stage([("a1", Fail(0))]);
+            assert_eq!(asked(&one, &set, &options).await, "b1");
+            let none = stage([("a1", Fail(0)), ("b1", Fail(1))]);
+            assert_eq!(asked(&none, &set, &options).await, "(b1:1) b1 failed");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

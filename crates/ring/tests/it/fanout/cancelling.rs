@@ -212,3 +212,57 @@ fn requests_can_be_sent_between_threads() {
     let call = |_: ReplicaCall| async { Ok::<(), String>(()) };
     assert_send(&do_until_quorum(&set, &options, call, drop));
 }
+
+/// A call that panics when it is dropped, whatever came of it.
+struct Bomb<F>(std::pin::Pin<Box<F>>);
+
+impl<F: Future> Future for Bomb<F> {
+    type Output = F::Output;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<F::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<F> Drop for Bomb<F> {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_panic_when_they_are_dropped_harm_nobody() {
+    let background = Supervisor::new("test");
+    let options = everybody();
+    for (set, expected) in [(set("a1 a2 b1 c1 c2", 2, 0), "a1 b1 c2"), (set("a1 a2 b1 c1 c2", 0, 2), "b1")] {
+        // One fails, which cancels its zone; one hangs; the others answer.
+        let roles = [("a2", Does::Fail(2)), ("c1", Does::Hang)];
+        let expected = |told: String| assert_eq!(told, expected);
+        let here = stage(roles);
+        let calls = here.calls();
+        expected(told(
+            do_until_quorum(&set, &options, |call| Bomb(Box::pin(calls(call))), here.cleanup()).await,
+        ));
+        assert!(here.dropped().contains(&"c1".to_owned()));
+        let there = stage(roles);
+        let calls = there.calls();
+        let call = |call| Bomb(Box::pin(calls(call)));
+        let request = do_until_quorum_in_background(&set, &options, &background, call, there.cleanup());
+        expected(told(request.await));
+        let abandoned = stage([("a1", Does::Hang)]);
+        let calls = abandoned.calls();
+        let request =
+            do_until_quorum(&set, &options, |call| Bomb(Box::pin(calls(call))), abandoned.cleanup());
+        let mut request = Box::pin(request);
+        assert!(futures::poll!(&mut request).is_pending());
+        drop(request);
+        assert_eq!(abandoned.dropped().len(), 5);
+    }
+    background.abort_all();
+    while background.num_tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+}

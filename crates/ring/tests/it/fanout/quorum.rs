@@ -1,6 +1,6 @@
 //! Who is asked, what is returned, and when it has failed.
 
-use ringkit_ring::{Desc, Operation, RingOptions, Snapshot};
+use ringkit_ring::{Desc, Fault, Operation, RingOptions, Snapshot};
 
 use super::*;
 use crate::support::active;
@@ -16,7 +16,7 @@ async fn nobody_to_ask_is_an_empty_answer_whatever_is_tolerated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_instance_decides_alone_unless_it_may_be_lost() {
+async fn one_instance_decides_alone_even_if_it_may_be_lost() {
     for options in [everybody(), minimizing()] {
         let good = stage([]);
         assert_eq!(told(good.ask(&set("a1", 0, 0), &options).await), "a1");
@@ -25,9 +25,8 @@ async fn one_instance_decides_alone_unless_it_may_be_lost() {
         let zone_aware = ReplicationSet { zone_awareness_enabled: true, ..set("a1", 0, 0) };
         assert_eq!(told(bad.ask(&zone_aware, &options).await), "(a1:1) a1 failed");
         for tolerant in [set("a1", 1, 0), set("a1", 0, 1)] {
-            let unasked = stage([("a1", Does::Fail(1))]);
-            assert_eq!(told(unasked.ask(&tolerant, &options).await), "");
-            assert!(unasked.called().is_empty());
+            assert_eq!(told(good.ask(&tolerant, &options).await), "a1");
+            assert_eq!(told(bad.ask(&tolerant, &options).await), "(a1:1) a1 failed");
         }
     }
 }
@@ -132,6 +131,43 @@ async fn a_terminal_error_ends_everything_at_once() {
             assert_eq!(stage.called().len(), if options.minimize_requests { 1 } else { 3 });
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_speaks_for_all_may_depend_on_the_request() {
+    let word = "a1".to_owned();
+    let of_request = UntilQuorumOptions {
+        is_terminal_error: Arc::new(move |error: &String| error.starts_with(&word)),
+        ..everybody()
+    };
+    let stage = stage([("a1", Does::Fail(1)), ("b1", Does::Hang)]);
+    // A clone is the same in every respect.
+    let outcome = stage.ask(&set("a1 b1 c1", 2, 0), &of_request.clone()).await;
+    assert!(matches!(outcome, Err(FanoutError::Terminal { .. })), "{outcome:?}");
+    assert_eq!(stage.cancelled().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cause_of_a_failure_can_be_found_and_whether_it_is_worth_another_try() {
+    use std::error::Error as _;
+    let options = UntilQuorumOptions {
+        is_terminal_error: Arc::new(|error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound),
+        ..UntilQuorumOptions::default()
+    };
+    let ask = async |kind: std::io::ErrorKind| {
+        let call = async |_| Err::<(), _>(std::io::Error::from(kind));
+        do_until_quorum(&set("a1", 0, 0), &options, call, drop).await.unwrap_err()
+    };
+    let failed = ask(std::io::ErrorKind::TimedOut).await;
+    let fault = failed.source().and_then(|fault| fault.downcast_ref::<Fault<std::io::Error>>());
+    assert!(matches!(fault, Some(Fault::Error(error)) if error.kind() == std::io::ErrorKind::TimedOut));
+    let terminal = ask(std::io::ErrorKind::NotFound).await;
+    assert!(terminal.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>));
+    assert_eq!((failed.is_retryable(), terminal.is_retryable()), (true, false));
+    assert!(
+        !FanoutError::<String>::NoSets.is_retryable()
+            && !Fault::<String>::Panicked("p".into()).is_retryable()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,14 +128,15 @@ fn an_instance_owns_as_much_as_in_dskit_when_all_before_it_are_there() {
 fn tokens_that_are_taken_are_passed_over_as_in_dskit() {
     let file = vectors("dskit_spread_minimizing");
     let fixed = SpreadMinimizing::try_new("x-1", "zone-a", &["zone-a", "zone-b", "zone-c"], false).unwrap();
-    let taken = InstanceDesc { tokens: vec![fixed.tokens()[0]].into(), ..InstanceDesc::default() };
+    let fixed_tokens = fixed.tokens().to_vec();
+    let taken = InstanceDesc { tokens: vec![fixed_tokens[0]].into(), ..InstanceDesc::default() };
     let ring = [("other", taken)].into_iter().collect();
     let expected: Vec<_> = list(&file, "partial").iter().map(token).collect();
     let mut strategy = TokenStrategy::SpreadMinimizing(fixed.into());
     let request = |n| TokenRequest { id: "x-1", zone: "zone-a", n, force: false };
     assert_eq!(strategy.generate(&request(4), &ring).unwrap(), expected);
     assert_eq!(strategy.generate(&request(511), &ring).unwrap().len(), 511);
-    let too_many = GenerateError::Exhausted { requested: 512, available: 511 };
+    let too_many = GenerateError::Exhausted { requested: 512, tokens: fixed_tokens[1..].to_vec() };
     assert_eq!(strategy.generate(&request(512), &ring), Err(too_many));
 }
 
