@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringkit_ring::{Desc, State, Tokens, is_fresh};
+use ringkit_ring::{Desc, EntryId, State, Tokens, is_fresh};
 use ringkit_runtime::Clock;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -25,6 +25,8 @@ pub struct Status {
     pub tokens: Tokens,
     /// When it registered, in Unix seconds; 0 = unknown.
     pub registered_at: i64,
+    /// Another instance that is to choose its tokens before this one does; `None` = nobody.
+    pub waits_for: Option<EntryId>,
     /// Whether joining is done.
     pub joined: bool,
     /// Whether the ring says the same, as far as is known.
@@ -59,6 +61,7 @@ impl Shared {
             state: State::Pending,
             tokens: Tokens::empty(),
             registered_at: 0,
+            waits_for: None,
             joined: false,
             published: false,
         };

@@ -15,4 +15,4 @@ pub mod tokens_file;
 pub use self::error::Error;
 pub use self::handle::{Handle, Status};
 pub use self::lifecycler::{Lifecycler, new};
-pub use self::options::{Options, RegisteredAt};
+pub use self::options::{Options, RegisteredAt, TokenChoice};

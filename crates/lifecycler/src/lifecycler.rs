@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::error::Error;
 use crate::handle::{ChangeState, Handle, MAX_QUEUED_CHANGES, Shared, Status};
-use crate::machine::{Action, Event, Machine, Now};
+use crate::machine::{Action, Event, Machine, Notice, Now};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::readiness::Part;
@@ -140,19 +140,9 @@ impl Lifecycler {
     fn handle(&mut self, event: Event) {
         self.machine.set_unregister(self.shared.unregister.load(Ordering::Relaxed));
         let (before, registered_at) = (self.machine.state(), self.machine.registered_at());
-        let waited_for = self.machine.waits_for().map(str::to_owned);
         let looks_at_ring = matches!(event, Event::Ring(_));
         self.machine.handle_event(self.now(), event);
         self.report(before);
-        if let Some(first) = self.machine.waits_for().filter(|first| waited_for.as_deref() != Some(first)) {
-            let options = &self.shared.options;
-            debug!(
-                ring = options.name,
-                instance = options.id,
-                first,
-                "waiting for an instance to choose tokens first"
-            );
-        }
         if looks_at_ring && registered_at != 0 && registered_at != self.machine.registered_at() {
             let options = &self.shared.options;
             warn!(
@@ -172,10 +162,13 @@ impl Lifecycler {
         self.report(before);
     }
 
-    fn report(&self, before: ringkit_ring::State) {
+    fn report(&mut self, before: ringkit_ring::State) {
+        let options = &self.shared.options;
+        while let Some(notice) = self.machine.poll_notice() {
+            log_notice(options, &notice);
+        }
         let after = self.machine.state();
         if before != after {
-            let options = &self.shared.options;
             info!(ring = options.name, instance = options.id, from = %before, to = %after, "instance changed state");
         }
     }
@@ -266,6 +259,7 @@ impl Lifecycler {
             state: machine.state(),
             tokens: machine.tokens().clone(),
             registered_at: machine.registered_at(),
+            waits_for: machine.waits_for().filter(|first| **first != self.shared.options.id).cloned(),
             joined: machine.is_joined(),
             published: machine.is_published(),
         };
@@ -289,6 +283,29 @@ impl Lifecycler {
             *known = status;
             changed
         });
+    }
+}
+
+fn log_notice(options: &Options, notice: &Notice) {
+    let (ring, instance) = (options.name, &options.id);
+    match notice {
+        Notice::WaitsFor(first) => {
+            info!(ring, instance, %first, "waiting for an instance to choose tokens first");
+        }
+        Notice::GaveUpOn { first, waited } => warn!(
+            ring,
+            instance,
+            %first,
+            ?waited,
+            "an instance is alive and has not chosen tokens for too long: not waiting for it any more"
+        ),
+        Notice::TooFewTokens { wanted, available } => warn!(
+            ring,
+            instance,
+            wanted,
+            available,
+            "there are fewer tokens than wanted: joining with those, or with none trying again"
+        ),
     }
 }
 

@@ -25,14 +25,14 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use ringkit_config::{AutoDuration, TokensGeneratorStrategy};
+use ringkit_config::AutoDuration;
 use ringkit_ring::{
     Desc, EntryId, InstanceDesc, MinimizeSpread, State, TokenGenerator, TokenStrategy, Tokens,
 };
 use ringkit_runtime::Backoff;
 
 use crate::error::Error;
-use crate::options::{Options, RegisteredAt};
+use crate::options::{Options, RegisteredAt, TokenChoice};
 use crate::tokens_file::TokensFile;
 
 /// A moment, in the two times that matter here.
@@ -81,6 +81,28 @@ pub enum Action {
     Remove,
     /// The instance has left; nothing more will come.
     Finished,
+}
+
+/// What an operator may want to know, apart from changes of state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It waits until this instance, or one after it, has chosen its tokens.
+    WaitsFor(EntryId),
+    /// That instance seemed alive and did not choose: it is waited for no longer.
+    GaveUpOn {
+        /// Who did not choose.
+        first: EntryId,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// There are not as many tokens as wanted. It joins with those that there are; with none it stays PENDING and tries
+    /// again.
+    TooFewTokens {
+        /// How many were to be owned.
+        wanted: usize,
+        /// How many there are, those owned already included.
+        available: usize,
+    },
 }
 
 /// How far the instance has got.
@@ -138,8 +160,12 @@ pub struct Machine {
     registered: bool,
     join_requested: bool,
     unregister: bool,
-    /// For whom choosing tokens waits.
+    /// For whom choosing tokens waits, and for whom it waits no longer.
     turn: Option<Turn>,
+    passed_over: BTreeSet<EntryId>,
+    /// How many tokens there were when fewer than wanted were last told of.
+    told_available: Option<usize>,
+    notices: VecDeque<Notice>,
     /// Tokens of which no read has shown yet that nobody else has them.
     unverified: BTreeSet<u32>,
     /// Whether the tokens were joined with, and whether the file knows.
@@ -179,11 +205,10 @@ impl Machine {
             .bytes()
             .fold(seed, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self {
-            generator: match options.tokens_generator_strategy {
-                TokensGeneratorStrategy::Random => TokenStrategy::Random(TokenGenerator::random(Some(seed))),
-                TokensGeneratorStrategy::MinimizeSpread => {
-                    TokenStrategy::MinimizeSpread(MinimizeSpread::new(Some(seed)))
-                }
+            generator: match &options.token_choice {
+                TokenChoice::Random => TokenStrategy::Random(TokenGenerator::random(Some(seed))),
+                TokenChoice::MinimizeSpread => TokenStrategy::MinimizeSpread(MinimizeSpread::new(Some(seed))),
+                TokenChoice::SpreadMinimizing(fixed) => TokenStrategy::SpreadMinimizing(Arc::clone(fixed)),
             },
             random: SmallRng::seed_from_u64(seed),
             retry: Backoff::with_seed(MIN_RETRY, MAX_RETRY, seed),
@@ -199,6 +224,9 @@ impl Machine {
             join_requested: options.auto_join,
             unregister: options.unregister_on_shutdown,
             turn: None,
+            passed_over: BTreeSet::new(),
+            told_available: None,
+            notices: VecDeque::new(),
             unverified: BTreeSet::new(),
             joined_once: false,
             save_due: false,
@@ -247,8 +275,13 @@ impl Machine {
     /// The instance that is to choose its tokens before this one can; `None` = nobody, or there is nothing to choose.
     ///
     /// While the ring does not show the own entry yet, that is the instance itself.
-    pub fn waits_for(&self) -> Option<&str> {
-        self.turn.as_ref().map(|turn| turn.before.as_str())
+    pub fn waits_for(&self) -> Option<&EntryId> {
+        self.turn.as_ref().map(|turn| &turn.before)
+    }
+
+    /// What there is to tell; to be asked until there is nothing left, after each event and change of state.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
     }
 
     /// Whether the entry is removed at the end.

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringkit_config::{AutoDuration, Config, TokensGeneratorStrategy};
-use ringkit_ring::State;
+use ringkit_ring::{SpreadMinimizing, State};
 
 use crate::address::{self, Wanted};
 use crate::error::Error;
@@ -26,7 +27,7 @@ pub struct Options {
     /// How many tokens to own.
     pub num_tokens: usize,
     /// How they are chosen.
-    pub tokens_generator_strategy: TokensGeneratorStrategy,
+    pub token_choice: TokenChoice,
     /// How often the entry is refreshed. Zero = never.
     pub heartbeat_period: Duration,
     /// After which age of its heartbeat an instance counts as unhealthy. Zero = never.
@@ -51,6 +52,27 @@ pub struct Options {
     pub registered_at: RegisteredAt,
     /// The state that joining ends in: ACTIVE, or JOINING for a member that becomes ACTIVE when it says so.
     pub join_as: State,
+}
+
+/// How an instance chooses its tokens.
+#[derive(Clone, Debug)]
+pub enum TokenChoice {
+    /// At random.
+    Random,
+    /// Where they even out the zone best, one instance of the zone after the other.
+    MinimizeSpread,
+    /// Where the number in the instance's name puts them, in turn if so asked for: up to 512, whatever
+    /// [`Options::num_tokens`] says. It does not go together with a tokens file. Cortex has no key for it.
+    SpreadMinimizing(Arc<SpreadMinimizing>),
+}
+
+impl From<TokensGeneratorStrategy> for TokenChoice {
+    fn from(configured: TokensGeneratorStrategy) -> Self {
+        match configured {
+            TokensGeneratorStrategy::Random => Self::Random,
+            TokensGeneratorStrategy::MinimizeSpread => Self::MinimizeSpread,
+        }
+    }
 }
 
 /// From where the registration time of a new entry comes. An entry that the ring already holds keeps its own.
@@ -90,7 +112,7 @@ impl Options {
             addr: address::advertised(&wanted, grpc),
             zone: lifecycler.availability_zone.clone(),
             num_tokens: lifecycler.num_tokens,
-            tokens_generator_strategy: lifecycler.tokens_generator_strategy,
+            token_choice: lifecycler.tokens_generator_strategy.into(),
             heartbeat_period: lifecycler.heartbeat_period,
             heartbeat_timeout: lifecycler.ring.heartbeat_timeout,
             observe_period: lifecycler.observe_period,
@@ -127,7 +149,7 @@ impl Options {
             addr: address::advertised(&wanted, grpc),
             zone: String::new(),
             num_tokens: 1,
-            tokens_generator_strategy: TokensGeneratorStrategy::Random,
+            token_choice: TokenChoice::Random,
             heartbeat_period: ring.heartbeat_period,
             heartbeat_timeout: ring.heartbeat_timeout,
             observe_period: AutoDuration::After(Duration::ZERO),
@@ -167,7 +189,7 @@ impl Options {
             addr: address::advertised(&wanted, grpc),
             zone: ring.instance_availability_zone.clone(),
             num_tokens: STORE_GATEWAY_TOKENS,
-            tokens_generator_strategy: TokensGeneratorStrategy::Random,
+            token_choice: TokenChoice::Random,
             heartbeat_period: ring.heartbeat_period,
             heartbeat_timeout: ring.heartbeat_timeout,
             observe_period: AutoDuration::Auto,
@@ -217,14 +239,15 @@ mod tests {
     #[test]
     fn an_ingester_chooses_its_tokens_as_configured_however_that_is_spelt() {
         for (text, expected) in [
-            ("random", TokensGeneratorStrategy::Random),
-            ("minimize-spread", TokensGeneratorStrategy::MinimizeSpread),
-            ("Minimize-SPREAD", TokensGeneratorStrategy::MinimizeSpread),
+            ("random", "Random"),
+            ("minimize-spread", "MinimizeSpread"),
+            ("Minimize-SPREAD", "MinimizeSpread"),
         ] {
             let mut config = Config::default();
             config.ingester.lifecycler.tokens_generator_strategy =
                 serde_json::from_value(text.into()).unwrap();
-            assert_eq!(Options::ingester(&config, GRPC).unwrap().tokens_generator_strategy, expected);
+            let choice = Options::ingester(&config, GRPC).unwrap().token_choice;
+            assert_eq!(format!("{choice:?}"), expected);
         }
         let wrong = serde_json::from_value::<TokensGeneratorStrategy>("even".into()).unwrap_err().to_string();
         assert!(wrong.contains("invalid token generator strategy"), "{wrong}");
@@ -249,6 +272,11 @@ mod tests {
         let options = Options::store_gateway(&config, GRPC).unwrap();
         assert_eq!((options.num_tokens, options.join_as), (512, State::Joining));
         assert_eq!((options.key.as_str(), options.unregister_on_shutdown), ("store-gateway", false));
+    }
+
+    #[test]
+    fn the_most_tokens_that_can_be_configured_are_the_most_that_are_given() {
+        assert_eq!(ringkit_config::MAX_NUM_TOKENS, ringkit_ring::TokenStrategy::MAX_TOKENS);
     }
 
     #[test]

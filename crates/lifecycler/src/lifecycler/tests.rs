@@ -2,14 +2,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
-use ringkit_config::{AutoDuration, TokensGeneratorStrategy};
+use ringkit_config::AutoDuration;
 use ringkit_kv::{Applied, Change, InMemory, Key, Precondition, Store, Stored, Subscription};
 use ringkit_ring::{RingOptions, Snapshot, State};
 use ringkit_runtime::{ServiceHandle, ServiceState};
 use tokio::time::{advance, sleep, timeout};
 
 use super::*;
-use crate::options::RegisteredAt;
+use crate::options::{RegisteredAt, TokenChoice};
 
 /// The wall time at which tests begin, in Unix seconds.
 const START: i64 = 1_700_000_000;
@@ -22,7 +22,7 @@ fn options(id: &str) -> Options {
         addr: format!("{id}:9095"),
         zone: String::new(),
         num_tokens: 8,
-        tokens_generator_strategy: TokensGeneratorStrategy::Random,
+        token_choice: TokenChoice::Random,
         heartbeat_period: Duration::from_secs(5),
         heartbeat_timeout: Duration::from_secs(60),
         observe_period: AutoDuration::Auto,
@@ -186,7 +186,7 @@ async fn instances_that_start_together_and_minimize_spread_own_alike() {
     let (world, began) = (World::new(), Instant::now());
     let options = |number| Options {
         num_tokens: 32,
-        tokens_generator_strategy: TokensGeneratorStrategy::MinimizeSpread,
+        token_choice: TokenChoice::MinimizeSpread,
         ..options(&format!("i{number}"))
     };
     let instances: Vec<_> = (0..10).map(|number| world.start(options(number))).collect();
@@ -198,6 +198,25 @@ async fn instances_that_start_together_and_minimize_spread_own_alike() {
     let shares = snapshot.ownership().of_circle();
     assert!(shares.iter().all(|share| (share.fraction() * 10.0 - 1.0).abs() < 0.05), "{shares:?}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_an_instance_waits_for_can_be_seen() {
+    let world = World::new();
+    // One that has registered, and whose data takes long to load.
+    let first = Options { auto_join: false, token_choice: TokenChoice::MinimizeSpread, ..options("first") };
+    let first = world.start(first);
+    first.published(State::Pending).await;
+    let second = world.start(Options { token_choice: TokenChoice::MinimizeSpread, ..options("second") });
+    let mut status = second.handle.watch();
+    timeout(Duration::from_secs(5), status.wait_for(|status| status.waits_for.as_deref() == Some("first")))
+        .await
+        .expect("in time")
+        .unwrap();
+    assert_eq!(second.handle.state(), State::Pending);
+    first.handle.join();
+    second.published(State::Active).await;
+    assert_eq!(second.handle.watch().borrow().waits_for, None);
 }
 
 #[tokio::test(start_paused = true)]

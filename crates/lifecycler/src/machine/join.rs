@@ -5,16 +5,30 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use ringkit_config::AutoDuration;
-use ringkit_ring::{Desc, EntryId, GenerateError, State, TokenRequest, TokenStrategy, Tokens};
+use ringkit_ring::{
+    Desc, EntryId, GenerateError, InstanceDesc, State, TokenRequest, TokenStrategy, Tokens, is_fresh,
+};
 
-use super::{Machine, Now, Phase, Turn};
+use super::{Machine, Notice, Now, Phase, Turn};
 use crate::options::Options;
 
 /// How often an instance that waits for others to choose tokens asks whether it is its turn, if nothing happens.
 const TURN_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long it waits for the same one, if no heartbeat timeout says when that one counts as dead.
-const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it waits for the same one at most; less where the heartbeat timeout is less.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long it waits for further ones, once it has given up on somebody. They have waited for the same one, so they give
+/// up at about the same time and then need a moment only; and many that never choose do not add up.
+const FURTHER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why an instance that wants to join has to wait.
+enum Obstacle {
+    /// This one is to choose tokens first.
+    Turn(EntryId),
+    /// There is not a single token to be had.
+    NoTokens,
+}
 
 impl Machine {
     /// Joins after `join_after`, if that was not asked for before. Without a ring to join yet, it is remembered.
@@ -44,12 +58,13 @@ impl Machine {
         // Tokens from a file, or from before a crash, may be somebody else's by now.
         self.drop_tokens(&self.held_by_others(self.tokens.iter().copied()));
         self.trim();
-        if let Err(first) = self.draw_in_turn(now) {
+        if let Err(obstacle) = self.draw_in_turn(now) {
             self.tokens = before;
-            self.wait_for_turn(now, first);
+            self.wait(now, obstacle);
             return;
         }
         self.turn = None;
+        self.passed_over.clear();
         self.phase = Phase::Joining { observe_until: None };
         self.unverified = self.tokens.iter().copied().collect();
         self.become_state(State::Joining, now);
@@ -93,8 +108,8 @@ impl Machine {
     }
 
     /// Draws what is missing to an instance that takes part already, for example because more tokens are configured.
-    pub(super) fn top_up(&mut self) {
-        self.unverified = self.draw(true).unwrap_or_default().into_iter().collect();
+    pub(super) fn top_up(&mut self, now: Now) {
+        self.unverified = self.draw(now, true).unwrap_or_default().into_iter().collect();
     }
 
     /// Drops tokens at random down to the configured number, for an instance that nobody reads from at the moment. One
@@ -121,11 +136,15 @@ impl Machine {
         let redraws = matches!(self.phase, Phase::Joining { .. }) || !self.unverified.is_disjoint(&contested);
         self.drop_tokens(&contested);
         if redraws {
-            let fresh = self.draw(true).unwrap_or_default();
+            let fresh = self.draw(now, true).unwrap_or_default();
             self.unverified.extend(fresh);
         }
         if let Phase::Joining { observe_until } = &mut self.phase {
             *observe_until = None;
+            if self.has_none_of_its_tokens() {
+                self.phase = Phase::Pending { join_at: Some(now.elapsed + TURN_PERIOD) };
+                self.become_state(State::Pending, now);
+            }
         }
         self.save_due |= self.joined_once;
         self.write_now(now);
@@ -163,52 +182,106 @@ impl Machine {
         }
     }
 
-    /// Draws the tokens that are missing to the configured number and returns them. With `force` it does not wait for
-    /// others to choose first.
-    fn draw(&mut self, force: bool) -> Result<Vec<u32>, GenerateError> {
+    fn has_none_of_its_tokens(&self) -> bool {
+        self.tokens.is_empty() && self.options.num_tokens > 0
+    }
+
+    /// Draws the tokens that are missing to the configured number, or as many as there are, and returns them. With `force`
+    /// it does not wait for others to choose first.
+    fn draw(&mut self, now: Now, force: bool) -> Result<Vec<u32>, GenerateError> {
         let missing = self.options.num_tokens.saturating_sub(self.tokens.len());
         if missing == 0 {
             return Ok(Vec::new());
         }
         // The ring as this instance knows it: what it has counts, whether or not it was published yet.
         let mut ring = Desc::clone(&self.ring);
+        let others = self.ring.iter().filter(|(_, entry)| entry.tokens.is_empty());
+        for (id, _) in others.filter(|(id, entry)| !self.will_choose(id, entry, now)) {
+            ring.remove(id);
+        }
         ring.insert(self.options.id.as_str(), self.desired(self.last_timestamp));
         // The configured zone: what the ring says of a new instance, or of one that was moved, is not where it is.
-        let Options { id, zone, .. } = &self.options;
-        let fresh = self.generator.generate(&TokenRequest { id, zone, n: missing, force }, &ring)?;
+        let Options { id, zone, num_tokens, .. } = &self.options;
+        let fresh = match self.generator.generate(&TokenRequest { id, zone, n: missing, force }, &ring) {
+            Err(GenerateError::Exhausted { tokens, .. }) => {
+                let available = self.tokens.len() + tokens.len();
+                if self.told_available.replace(available) != Some(available) {
+                    self.notices.push_back(Notice::TooFewTokens { wanted: *num_tokens, available });
+                }
+                tokens
+            }
+            generated => {
+                self.told_available = None;
+                generated?
+            }
+        };
         self.tokens = Tokens::from([&self.tokens[..], &fresh[..]].concat()).normalized();
         Ok(fresh)
     }
 
-    /// Draws once it is this instance's turn, or once who is to choose first did not for so long that it looks dead.
-    ///
-    /// # Errors
-    ///
-    /// Who is to choose first.
-    fn draw_in_turn(&mut self, now: Now) -> Result<(), EntryId> {
-        let patience = match self.options.heartbeat_timeout {
-            Duration::ZERO => DEFAULT_PATIENCE,
-            timeout => timeout,
-        };
-        let force = self.turn.as_ref().is_some_and(|turn| now.elapsed >= turn.since + patience);
-        let takes_turns = matches!(self.generator, TokenStrategy::MinimizeSpread(_));
-        let missing = self.options.num_tokens > self.tokens.len();
-        if takes_turns && missing && !force && !self.ring.contains(&self.options.id) {
-            // Others can only let us go first if they see us.
-            return Err(self.options.id.as_str().into());
+    /// Whether an instance without tokens is one to wait for, and to share with: on its way into the ring, alive, and not
+    /// given up on.
+    fn will_choose(&self, id: &EntryId, entry: &InstanceDesc, now: Now) -> bool {
+        matches!(entry.state, State::Pending | State::Joining)
+            && is_fresh(entry.timestamp, now.unix_secs, self.options.heartbeat_timeout)
+            && !self.passed_over.contains(id)
+    }
+
+    /// Draws once it is this instance's turn, or once whoever is to choose first did not for so long that the others must
+    /// do without.
+    fn draw_in_turn(&mut self, now: Now) -> Result<(), Obstacle> {
+        self.lose_patience(now);
+        if self.options.num_tokens > self.tokens.len() {
+            let own = EntryId::from(self.options.id.as_str());
+            let shown = self.ring.get(&own).is_some_and(|entry| entry.state != State::Left);
+            let shows_itself = matches!(self.generator, TokenStrategy::MinimizeSpread(_));
+            if shows_itself && !shown && !self.passed_over.contains(&own) {
+                // Others can only let us go first if they see us.
+                return Err(Obstacle::Turn(own));
+            }
+            if let Err(GenerateError::PredecessorMissing { predecessor }) =
+                self.generator.can_join(&self.ring)
+            {
+                let first = EntryId::from(predecessor.as_str());
+                if !self.passed_over.contains(&first) {
+                    return Err(Obstacle::Turn(first));
+                }
+            }
         }
-        match self.draw(force) {
-            Err(GenerateError::Contended { before }) => Err(before),
+        match self.draw(now, false) {
+            Err(GenerateError::Contended { before }) => Err(Obstacle::Turn(before)),
+            Ok(_) | Err(_) if self.has_none_of_its_tokens() => Err(Obstacle::NoTokens),
             // With fewer tokens than configured an instance does its work too.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
+    /// Gives up on the one that is waited for, if that has been long enough.
+    fn lose_patience(&mut self, now: Now) {
+        let patience = match self.options.heartbeat_timeout {
+            _ if self.passed_over.iter().any(|id| *id != self.options.id) => FURTHER_PATIENCE,
+            Duration::ZERO => MAX_PATIENCE,
+            timeout => timeout.min(MAX_PATIENCE),
+        };
+        let Some(turn) = self.turn.take_if(|turn| now.elapsed >= turn.since + patience) else { return };
+        if turn.before != self.options.id {
+            let waited = now.elapsed - turn.since;
+            self.notices.push_back(Notice::GaveUpOn { first: turn.before.clone(), waited });
+        }
+        self.passed_over.insert(turn.before);
+    }
+
     /// Stays PENDING, for all to see, and asks again whenever the ring changes, and now and then.
-    fn wait_for_turn(&mut self, now: Now, before: EntryId) {
+    fn wait(&mut self, now: Now, obstacle: Obstacle) {
         self.phase = Phase::Pending { join_at: Some(now.elapsed + TURN_PERIOD) };
-        if self.turn.as_ref().is_none_or(|turn| turn.before != before) {
-            self.turn = Some(Turn { before, since: now.elapsed });
+        let last = self.turn.take();
+        if let Obstacle::Turn(before) = obstacle {
+            let begins = last.as_ref().is_none_or(|last| last.before == self.options.id);
+            if begins && before != self.options.id {
+                self.notices.push_back(Notice::WaitsFor(before.clone()));
+            }
+            let same = last.filter(|last| last.before == before);
+            self.turn = Some(same.unwrap_or(Turn { before, since: now.elapsed }));
         }
         if !self.is_published() && self.writing.is_none() && self.write_at.is_none() {
             self.write_now(now);

@@ -80,7 +80,7 @@ impl Machine {
                 }
                 self.become_state(state, now);
                 self.settle(now);
-                self.top_up();
+                self.top_up(now);
             }
             None => self.phase = Phase::Pending { join_at: None },
         }

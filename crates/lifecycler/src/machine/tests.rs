@@ -27,7 +27,7 @@ pub(super) fn options() -> Options {
         addr: "10.0.0.1:9095".into(),
         zone: "zone-a".into(),
         num_tokens: 4,
-        tokens_generator_strategy: TokensGeneratorStrategy::Random,
+        token_choice: TokenChoice::Random,
         heartbeat_period: Duration::from_secs(5),
         heartbeat_timeout: Duration::from_secs(60),
         observe_period: AutoDuration::Auto,

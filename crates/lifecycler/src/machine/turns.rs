@@ -1,18 +1,22 @@
 //! How tokens are chosen: as configured, in turn, and no more than configured.
 
 use proptest::prelude::*;
-use ringkit_ring::{RingOptions, Snapshot};
+use ringkit_ring::{RingOptions, Snapshot, SpreadMinimizing};
 
 use super::tests::{Life, START, entry, options, secs};
 use super::*;
 
 fn minimizing() -> Options {
-    Options { tokens_generator_strategy: TokensGeneratorStrategy::MinimizeSpread, ..options() }
+    Options { token_choice: TokenChoice::MinimizeSpread, ..options() }
 }
 
-/// An instance of `zone` that registered before all others and has no tokens yet.
+/// A living instance of `zone` that registered before all others and has no tokens yet.
 fn waiting(zone: &str) -> InstanceDesc {
-    InstanceDesc { zone: zone.into(), ..entry(State::Pending, &[]) }
+    InstanceDesc { zone: zone.into(), timestamp: START + 100_000, ..entry(State::Pending, &[]) }
+}
+
+fn waits_for(life: &Life) -> Option<&str> {
+    life.machine.waits_for().map(EntryId::as_str)
 }
 
 fn ring_of(members: &[(&str, InstanceDesc)]) -> Desc {
@@ -50,7 +54,7 @@ fn it_waits_for_its_turn_and_goes_on_when_the_one_before_has_tokens() {
     let mut life = Life::start_on(minimizing(), ring_of(&[("first", waiting("zone-a"))]));
     life.pass_to(30);
     assert_eq!(life.done(), ["0 write PENDING/0"], "it stays PENDING and beats");
-    assert_eq!((life.own().timestamp > START + 20, life.machine.waits_for()), (true, Some("first")));
+    assert_eq!((life.own().timestamp > START + 20, waits_for(&life)), (true, Some("first")));
     let joined = InstanceDesc { state: State::Joining, tokens: vec![7, 8].into(), ..waiting("zone-a") };
     life.ring.insert("first", joined);
     life.look();
@@ -78,6 +82,82 @@ fn it_does_not_wait_for_ever_for_one_that_never_chooses() {
 }
 
 #[test]
+fn when_its_patience_ends_it_still_gets_its_fair_part() {
+    let other = InstanceDesc { zone: "zone-a".into(), ..entry(State::Active, &[1 << 29, (7 << 29) + 5]) };
+    let mut life = Life::start_on(minimizing(), ring_of(&[("a", other), ("stuck", waiting("zone-a"))]));
+    assert_eq!(told(&mut life), [Notice::WaitsFor("stuck".into())]);
+    life.pass_to(61);
+    assert_eq!((life.own().state, life.machine.waits_for()), (State::Active, None));
+    let [Notice::GaveUpOn { first, waited }] = &told(&mut life)[..] else { panic!("it says so") };
+    assert!(first == "stuck" && (secs(60)..secs(62)).contains(waited), "{first} {waited:?}");
+    assert!((share(&life.ring, "me") - 0.5).abs() < 1e-6, "{}", share(&life.ring, "me"));
+}
+
+#[test]
+fn whoever_is_dead_or_will_not_choose_holds_up_nobody() {
+    let dead = InstanceDesc { timestamp: START - 61, ..waiting("zone-a") };
+    let dying = InstanceDesc { timestamp: START - 50, ..waiting("zone-a") };
+    let in_state = |state| InstanceDesc { state, ..waiting("zone-a") };
+    let other = InstanceDesc { zone: "zone-a".into(), ..entry(State::Active, &[1 << 29, (7 << 29) + 5]) };
+    for (blocker, joins_after) in [
+        (dead, 0),
+        (dying, 11),
+        (in_state(State::Active), 0),
+        (in_state(State::ReadOnly), 0),
+        (in_state(State::Leaving), 0),
+        (in_state(State::Joining), 60),
+    ] {
+        let ring = ring_of(&[("a", other.clone()), ("blocker", blocker.clone())]);
+        let mut life = Life::start_on(minimizing(), ring);
+        if joins_after > 0 {
+            life.pass_to(joins_after - 1);
+            assert_eq!(life.own().state, State::Pending, "{blocker:?}");
+            life.pass_to(joins_after + 1);
+        }
+        assert_eq!(life.own().state, State::Active, "{blocker:?}");
+        assert!((share(&life.ring, "me") - 0.5).abs() < 1e-6, "{blocker:?}");
+    }
+}
+
+#[test]
+fn who_left_before_shows_itself_like_anybody_else() {
+    let left = InstanceDesc { state: State::Left, ..waiting("zone-a") };
+    let mut life = Life::start_on(minimizing(), ring_of(&[("me", left)]));
+    assert_eq!(life.done()[..2], ["0 write PENDING/0", "0 write JOINING/4"]);
+}
+
+/// An instance whose tokens are the 512 of its number.
+fn numbered(ring: Desc) -> Life {
+    let fixed = SpreadMinimizing::try_new("me-0", "zone-a", &["zone-a"], false).unwrap();
+    let token_choice = TokenChoice::SpreadMinimizing(fixed.into());
+    Life::start_on(Options { num_tokens: 600, token_choice, ..options() }, ring)
+}
+
+fn told(life: &mut Life) -> Vec<Notice> {
+    std::iter::from_fn(|| life.machine.poll_notice()).collect()
+}
+
+#[test]
+fn what_tokens_there_are_it_takes() {
+    let mut life = numbered(Desc::new());
+    assert_eq!((life.own().state, life.own().tokens.len()), (State::Active, 512));
+    assert_eq!(told(&mut life), [Notice::TooFewTokens { wanted: 600, available: 512 }]);
+}
+
+#[test]
+fn without_any_token_it_stays_pending_until_there_are_some() {
+    let all: Vec<u32> = (0..512).map(|place| place << 23).collect();
+    let mut life = numbered(ring_of(&[("other", entry(State::Active, &all))]));
+    life.pass_to(100);
+    assert_eq!(life.done(), ["0 write PENDING/0"], "it beats and asks again");
+    assert_eq!(told(&mut life), [Notice::TooFewTokens { wanted: 600, available: 0 }], "once");
+    life.ring.insert("other", entry(State::Active, &all[3..]));
+    life.look();
+    life.pass_to(105);
+    assert_eq!((life.own().state, life.own().tokens.as_slice()), (State::Active, &all[..3]));
+}
+
+#[test]
 fn its_patience_is_for_each_that_comes_before_it() {
     let ring = ring_of(&[("first", waiting("zone-a")), ("second", waiting("zone-a"))]);
     let mut life = Life::start_on(minimizing(), ring);
@@ -85,10 +165,60 @@ fn its_patience_is_for_each_that_comes_before_it() {
     life.ring.insert("first", InstanceDesc { tokens: vec![7].into(), ..waiting("zone-a") });
     life.look();
     life.pass_to(100);
-    assert_eq!((life.own().state, life.machine.waits_for()), (State::Pending, Some("second")));
+    assert_eq!((life.own().state, waits_for(&life)), (State::Pending, Some("second")));
     life.ring.remove("second");
     life.look();
     assert_eq!(life.own().state, State::Active);
+}
+
+#[test]
+fn many_that_never_choose_do_not_add_up_and_a_long_timeout_is_not_waited_for() {
+    let names: Vec<String> = (0..10).map(|number| format!("stuck-{number}")).collect();
+    let ring = names.iter().map(|name| (name.as_str(), waiting("zone-a"))).collect();
+    let options = Options { heartbeat_timeout: secs(600), ..minimizing() };
+    let mut life = Life::start_on(options, ring);
+    life.pass_to(59);
+    assert_eq!(waits_for(&life), Some("stuck-0"));
+    life.pass_to(61);
+    assert_eq!((told(&mut life).len(), waits_for(&life)), (3, Some("stuck-1")));
+    life.pass_to(60 + 9 * 5 + 1);
+    assert_eq!((life.own().state, life.own().tokens.len()), (State::Active, 4));
+}
+
+#[test]
+fn numbered_instances_join_in_turn_and_not_never() {
+    let in_turn = SpreadMinimizing::try_new("me-1", "zone-a", &["zone-a"], true).unwrap();
+    let in_turn = TokenChoice::SpreadMinimizing(in_turn.into());
+    let start = || Life::start(Options { num_tokens: 512, token_choice: in_turn.clone(), ..options() });
+    let mut life = start();
+    life.pass_to(30);
+    assert_eq!((life.done(), waits_for(&life)), (vec!["0 write PENDING/0".into()], Some("me-0")));
+    life.ring.insert("me-0", entry(State::Active, &[7]));
+    life.look();
+    assert_eq!((life.own().state, life.own().tokens.len(), waits_for(&life)), (State::Active, 512, None));
+    let mut alone = start();
+    alone.pass_to(59);
+    assert_eq!(alone.own().state, State::Pending);
+    alone.pass_to(61);
+    assert_eq!((alone.own().state, alone.own().tokens.len()), (State::Active, 512));
+}
+
+#[test]
+fn who_loses_its_last_token_while_joining_is_pending_again() {
+    let fixed = SpreadMinimizing::try_new("me-0", "zone-a", &["zone-a"], false).unwrap();
+    let token_choice = TokenChoice::SpreadMinimizing(fixed.into());
+    let observe_period = AutoDuration::After(secs(5));
+    let mut life = Life::start(Options { num_tokens: 512, token_choice, observe_period, ..options() });
+    assert_eq!(life.own().state, State::Joining);
+    let mine = life.own().tokens.to_vec();
+    life.ring.insert("other", entry(State::Active, &mine));
+    life.look();
+    life.pass_to(30);
+    assert_eq!((life.own().state, life.own().tokens.len()), (State::Pending, 0));
+    life.ring.remove("other");
+    life.look();
+    life.pass_to(40);
+    assert_eq!((life.own().state, life.own().tokens.len()), (State::Active, 512));
 }
 
 #[test]
@@ -129,8 +259,8 @@ fn fewer_configured_tokens_trim_who_joins() {
         assert!(own.tokens.iter().all(|token| TOKENS.contains(token)) && own.tokens.is_normal());
         assert_eq!(life.file.as_ref().unwrap().tokens, own.tokens, "the file knows");
     };
-    for strategy in TokensGeneratorStrategy::ALL {
-        let options = || Options { tokens_generator_strategy: *strategy, ..options() };
+    for choice in [TokenChoice::Random, TokenChoice::MinimizeSpread] {
+        let options = || Options { token_choice: choice.clone(), ..options() };
         for state in [State::Pending, State::Joining, State::Leaving] {
             let mut life = Life::start_on(options(), ring_of(&[("me", entry(state, &TOKENS))]));
             checked(&life);
