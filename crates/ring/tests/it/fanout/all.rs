@@ -51,7 +51,8 @@ async fn one_must_answer_though_all_may_fail() {
     for options in [at_once(), delayed(5)] {
         for set in [set("a1 b1", 2, 0), set("a1 b1", 0, 2)] {
             let one = stage([("a1", Fail(0))]);
-            assert_eq!(asked(&one, &set, &options).await, "b1");
+            let outcome = timed(asked(&one, &set, &options)).await;
+            assert_eq!((outcome.0.as_str(), outcome.1), ("b1", 1), "somebody is called at once");
             let none = stage([("a1", Fail(0)), ("b1", Fail(1))]);
             assert_eq!(asked(&none, &set, &options).await, "(b1:1) b1 failed");
         }
