@@ -42,11 +42,12 @@ pub(crate) fn follow(
             let places = 0..known.members.len();
             let changes = places.map(|place| Change::between(known, &snapshot, place, now));
             let Change { comparison, notable } = changes.fold(Change::NONE, Change::and);
-            snapshot.shards = known.shards_after(comparison);
+            snapshot.keep_shards(known, comparison);
             Followed { snapshot, comparison, notable }
         }
         None => {
-            let snapshot = known.next(desc, seen);
+            let mut snapshot = known.next(desc, seen);
+            snapshot.shards = snapshot.shards.counting_on_from(&known.shards);
             Followed { snapshot, comparison: Comparison::Different, notable: true }
         }
     }
@@ -81,7 +82,7 @@ pub(crate) fn follow_changed(
         change = change.and(Change::between(known, &snapshot, place, now));
     }
     let Change { comparison, notable } = change;
-    snapshot.shards = known.shards_after(comparison);
+    snapshot.keep_shards(known, comparison);
     Some(Followed { snapshot, comparison, notable })
 }
 

@@ -52,6 +52,7 @@ impl Collect for RingMetrics {
         if self.tells_members(snapshot.members.len()) {
             ownership(&snapshot, out);
         }
+        shards(&snapshot, out);
         vanished(&self.shared, out);
     }
 }
@@ -115,6 +116,14 @@ fn ownership(snapshot: &Snapshot, out: &mut Families) {
         let help = "The percent ownership of the ring by member";
         out.gauge("cortex_ring_member_ownership_percent", help, &labels, share.fraction());
     }
+}
+
+fn shards(snapshot: &Snapshot, out: &mut Families) {
+    let help = "Tenants' shards that are kept.";
+    out.gauge("ringkit_ring_shard_cache_entries", help, &[], snapshot.shards.len() as f64);
+    let help = "Tenants' shards that were pushed out or not kept for want of room.";
+    let evictions = snapshot.shards.evictions() as f64;
+    out.counter("ringkit_ring_shard_cache_evictions_total", help, &[], evictions);
 }
 
 fn vanished(shared: &Shared, out: &mut Families) {

@@ -57,32 +57,56 @@ impl Snapshot {
         if self.topology.tokens.is_empty() {
             return Err(Error::EmptyRing);
         }
-        let factor = self.replication_factor();
-        let zone_of = |place: u32| self.topology.zone_of[place as usize] as usize;
-        let mut failing: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.topology.zones.len());
-        let mut places = Places::with_capacity(self.members.len());
         let fresh_from = fresh_from(now, self.options.heartbeat_timeout);
-        for (place, (&state, &seen)) in (0..).zip(self.states.iter().zip(self.seen.slices().flatten())) {
-            if op.accepts_code(state) && seen >= fresh_from {
+        let members = self.states.iter().zip(self.seen.slices().flatten());
+        let members = (0..)
+            .zip(members)
+            .map(|(place, (&state, &seen))| (place, op.accepts_code(state) && seen >= fresh_from));
+        let owns = |zone: usize| self.walkable[zone].iter().any(|count| *count > 0);
+        let zone_of = |place: u32| self.topology.zone_of[place as usize] as usize;
+        self.choose(members, self.members.len(), self.topology.zones.len(), owns, zone_of)
+    }
+
+    /// The set chosen from `count` members, given by place and whether they are healthy, in `zones` zones, of which
+    /// `owns` tells whether they own a token, and `zone_of` in which one a member is.
+    ///
+    /// A zone with one unhealthy member is left out as a whole. So is one that has no share of the replicas: its members
+    /// hold nothing, and their answers would stand for those of a zone that does.
+    pub(crate) fn choose(
+        &self,
+        members: impl Iterator<Item = (u32, bool)>,
+        count: usize,
+        zones: usize,
+        owns: impl Fn(usize) -> bool,
+        zone_of: impl Fn(u32) -> usize,
+    ) -> Result<Replicas<'_>, Error> {
+        let factor = self.replication_factor();
+        let mut places = Places::with_capacity(count);
+        if !self.options.zone_awareness_enabled {
+            places.extend(members.filter(|(_, is_healthy)| *is_healthy).map(|(place, _)| place));
+            let required = count.max(factor) - factor / 2;
+            let max_errors = places.len().checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?;
+            return Ok(Replicas { snapshot: self, places, max_errors, max_unavailable_zones: 0 });
+        }
+        let mut left_out: SmallVec<[bool; 16]> = SmallVec::from_elem(false, zones);
+        if self.options.zones_with_tokens_only {
+            left_out.iter_mut().enumerate().for_each(|(zone, out)| *out = !owns(zone));
+        }
+        let idle = left_out.iter().filter(|out| **out).count();
+        for (place, is_healthy) in members {
+            if is_healthy {
                 places.push(place);
             } else {
-                failing[zone_of(place)] = true;
+                left_out[zone_of(place)] = true;
             }
         }
-
-        if self.options.zone_awareness_enabled {
-            let tolerated = failing.len().min(factor) / 2;
-            let lost = failing.iter().filter(|failing| **failing).count();
-            let max_unavailable_zones =
-                tolerated.checked_sub(lost).ok_or(Error::TooManyUnhealthyInstances)?;
-            if lost > 0 {
-                places.retain(|place| !failing[zone_of(*place)]);
-            }
-            return Ok(Replicas { snapshot: self, places, max_errors: 0, max_unavailable_zones });
+        let out = left_out.iter().filter(|out| **out).count();
+        let tolerated = (zones - idle).min(factor) / 2;
+        let max_unavailable_zones =
+            tolerated.checked_sub(out - idle).ok_or(Error::TooManyUnhealthyInstances)?;
+        if out > 0 {
+            places.retain(|place| !left_out[zone_of(*place)]);
         }
-
-        let required = self.members.len().max(factor) - factor / 2;
-        let max_errors = places.len().checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?;
-        Ok(Replicas { snapshot: self, places, max_errors, max_unavailable_zones: 0 })
+        Ok(Replicas { snapshot: self, places, max_errors: 0, max_unavailable_zones })
     }
 }

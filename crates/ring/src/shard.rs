@@ -3,6 +3,7 @@
 //! Which members a shard has is decided in [`select`] and remembered in [`cache`]; everything else is the snapshot's.
 
 mod cache;
+mod circles;
 mod facts;
 mod get;
 mod members;
@@ -96,17 +97,19 @@ impl Snapshot {
         self.shards.forget(identifier);
     }
 
-    /// The shards that a successor may keep which differs from this snapshot by so much.
-    pub(crate) fn shards_after(&self, change: Comparison) -> Arc<ShardCache> {
-        match change {
-            Comparison::Equal | Comparison::EqualButStatesAndTimestamps => Arc::clone(&self.shards),
-            Comparison::EqualButReadOnly | Comparison::Different => Arc::default(),
-        }
+    /// Takes over from `known`, from which this snapshot, with the same topology, differs by so much, the shards that are
+    /// still right.
+    pub(crate) fn keep_shards(&mut self, known: &Self, change: Comparison) {
+        self.shards = match change {
+            Comparison::Equal | Comparison::EqualButStatesAndTimestamps => Arc::clone(&known.shards),
+            Comparison::EqualButReadOnly | Comparison::Different => {
+                Arc::new(ShardCache::new(self, Some(&known.shards)))
+            }
+        };
     }
 
     fn shard(&self, request: &Request<'_>) -> Shard<'_> {
-        let facts = self.shards.facts(self);
-        if request.wants_all(self, facts) {
+        if request.wants_all(self, self.shards.facts()) {
             return Shard { snapshot: self, members: None };
         }
         let kept = if self.options.shard_cache { self.shards.get(request) } else { None };
@@ -116,7 +119,7 @@ impl Snapshot {
 
     #[cold]
     fn select_shard(&self, request: &Request<'_>) -> Option<Arc<ShardMembers>> {
-        let selection = select(self, self.shards.facts(self), request);
+        let selection = select(self, &self.shards, request);
         // A shard with everybody in it is the ring, and answers faster as such.
         let is_part = selection.members.len() < self.members.len();
         let until = selection.earliest_in_window.map(|at| request.valid_until(at, self.options.dialect));

@@ -155,7 +155,10 @@ impl Snapshot {
         let states: Arc<[_]> = members.iter().map(|member| StateCode::from(member.state())).collect();
         let seen = members.iter().map(|member| seen(&member.id, &member.desc)).collect();
         let walkable = topology.count_states(&states);
-        Self { options, topology, members, states, seen, walkable, shards: Arc::default(), generation: 0 }
+        let shards = Arc::default();
+        let mut snapshot = Self { options, topology, members, states, seen, walkable, shards, generation: 0 };
+        snapshot.shards = Arc::new(ShardCache::new(&snapshot, None));
+        snapshot
     }
 
     /// How the ring is looked at.

@@ -2,7 +2,6 @@
 //! taken. Pure. Who comes along, and how they are found, is the caller's business.
 
 use smallvec::SmallVec;
-use smol_str::SmolStr;
 
 use crate::operation::{CodeSet, Operation, StateCode};
 use crate::options::{Dialect, RingOptions};
@@ -53,9 +52,10 @@ impl Quota {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crowd<'a> {
     pub(crate) options: &'a RingOptions,
-    /// Names of the zones. Zones are told by their places in this list.
-    pub(crate) zones: &'a [SmolStr],
-    /// Per zone and class of state, how many members own a token.
+    /// Whether the first zone is that of the members without one, which is not limited.
+    pub(crate) first_is_nameless: bool,
+    /// Per zone and class of state, how many members own a token; all zones may be one where replicas are not spread over
+    /// them. Zones are told by their places in this list.
     pub(crate) counts: &'a [StateCounts],
     /// How many zones share the replicas.
     pub(crate) sharing: usize,
@@ -99,12 +99,12 @@ impl Walk {
         };
         let zone_aware = crowd.options.zone_awareness_enabled;
         let zones = if zone_aware {
-            let zone = |(counts, name): (_, &SmolStr)| Zone {
+            let zone = |(place, counts)| Zone {
                 taken: 0,
                 left: left(counts),
-                limited: !name.is_empty(),
+                limited: place > 0 || !crowd.first_is_nameless,
             };
-            crowd.counts.iter().zip(crowd.zones).map(zone).collect()
+            crowd.counts.iter().enumerate().map(zone).collect()
         } else {
             SmallVec::from_iter([Zone { left: crowd.counts.iter().map(left).sum(), ..Zone::default() }])
         };

@@ -5,13 +5,14 @@
 //! selected from an old placement can only be stored where nobody looks for a new one. States and heartbeats are not in
 //! here; a shard reads them from the snapshot it is a view of.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use smol_str::SmolStr;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::shard::circles::Circles;
 use crate::shard::facts::Facts;
 use crate::shard::members::ShardMembers;
 use crate::shard::select::{Mode, Request};
@@ -21,17 +22,27 @@ use crate::snapshot::Snapshot;
 const SETS: usize = 1 << 10;
 /// How many shards are kept per place.
 const WAYS: usize = 8;
+/// How much memory the shards kept may take, in bytes. Enough for as many as there are places, of common sizes.
+const BUDGET: usize = 16 << 20;
 
-/// Shards by tenant, size and mode; at most `SETS * WAYS` of them.
+/// Shards by tenant, size and mode; at most `SETS * WAYS` of them, and no more than take up `BUDGET`.
 ///
 /// Reads are lock-free and allocate nothing. Writes are too, and may lose against each other, which costs a later
 /// selection.
 #[derive(Default)]
 pub(crate) struct ShardCache {
-    facts: OnceLock<Facts>,
+    facts: Facts,
+    circles: Arc<Circles>,
     // By hash of the tenant alone, so that all shards of a tenant are found in one place.
     sets: OnceLock<Box<[OnceLock<Box<Set>>]>>,
     turn: AtomicUsize,
+    /// When a shard with look-back was kept last, in Unix seconds: the only clock that plain ones have.
+    last_put: AtomicI64,
+    /// What the shards kept take, and how many there are.
+    bytes: AtomicUsize,
+    len: AtomicUsize,
+    /// Goes on from placement to placement.
+    evictions: Arc<AtomicU64>,
 }
 
 type Set = [Way; WAYS];
@@ -62,13 +73,51 @@ impl Entry {
     fn is_for(&self, request: &Request<'_>) -> bool {
         self.size == request.size && self.mode == request.mode && self.identifier == request.identifier
     }
+
+    /// Memory taken, in bytes.
+    fn bytes(&self) -> usize {
+        let name = if self.identifier.is_heap_allocated() { self.identifier.len() } else { 0 };
+        size_of::<Self>() + name + self.members.as_ref().map_or(0, |members| members.size())
+    }
 }
 
 impl ShardCache {
-    /// What selecting wants to know about `snapshot`, which this cache belongs to.
+    /// An empty one for `snapshot`, whose topology is that of `known` if that is given.
+    pub(crate) fn new(snapshot: &Snapshot, known: Option<&Self>) -> Self {
+        Self {
+            facts: Facts::gather(snapshot),
+            circles: known.map(|known| Arc::clone(&known.circles)).unwrap_or_default(),
+            evictions: known.map(|known| Arc::clone(&known.evictions)).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// The same, still empty, as successor of `known` in another placement.
+    pub(crate) fn counting_on_from(self: Arc<Self>, known: &Self) -> Arc<Self> {
+        let mut next = Arc::into_inner(self).unwrap_or_default();
+        next.evictions = Arc::clone(&known.evictions);
+        Arc::new(next)
+    }
+
+    /// What selecting wants to know about the ring that this cache belongs to.
     #[inline]
-    pub(crate) fn facts(&self, snapshot: &Snapshot) -> &Facts {
-        self.facts.get_or_init(|| Facts::gather(snapshot))
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    #[inline]
+    pub(crate) fn circles(&self) -> &Circles {
+        &self.circles
+    }
+
+    /// How many shards are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// How many shards, still valid, had to go or were not kept for want of room.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 
     /// The shard asked for, if it is kept and still valid.
@@ -85,8 +134,6 @@ impl ShardCache {
     }
 
     /// Keeps `members` for requests like this one, made from now on and before `until` (Unix seconds; `None` = for good).
-    ///
-    /// A shard selected for a later time is not replaced by one for an earlier time.
     pub(crate) fn put(&self, request: &Request<'_>, until: Option<i64>, members: Part) {
         let has_window = matches!(request.mode, Mode::Lookback(_));
         let from = if has_window { request.now } else { i64::MIN };
@@ -94,27 +141,68 @@ impl ShardCache {
         if until <= from {
             return;
         }
+        if has_window {
+            self.last_put.store(request.now, Ordering::Relaxed);
+        }
+        let now = self.last_put.load(Ordering::Relaxed);
         let hash = xxh3_64(request.identifier.as_bytes());
         let sets = self.sets.get_or_init(|| (0..SETS).map(|_| OnceLock::new()).collect());
-        let set = sets[place(hash)].get_or_init(Box::default);
         let identifier = request.identifier.into();
         let entry = Entry { identifier, size: request.size, mode: request.mode, from, until, members };
-        let Some(way) = self.way_for(set, &entry, request) else { return };
-        way.entry.store(Some(Arc::new(entry)));
+        let bytes = entry.bytes();
+        if !self.make_room(sets, bytes, now) {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let set = sets[place(hash)].get_or_init(Box::default);
+        let way = self.way_for(set, request, now);
+        self.replace(way, Some(Arc::new(entry)), |old| !old.is_for(request) && old.until > now);
         way.tag.store(tag(hash, request), Ordering::Relaxed);
     }
 
-    /// Where to put `new`: where the like of it is, else where there is room, else where it is the turn.
-    fn way_for<'a>(&self, set: &'a Set, new: &Entry, request: &Request<'_>) -> Option<&'a Way> {
+    /// Takes `bytes` of the budget, if need be from others. Gives up where that takes many.
+    fn make_room(&self, sets: &[OnceLock<Box<Set>>], bytes: usize, now: i64) -> bool {
+        const LOOKED_AT: usize = 64;
+        if bytes > BUDGET / 8 {
+            return false;
+        }
+        for _ in 0..=LOOKED_AT {
+            if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= BUDGET {
+                return true;
+            }
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let set = &sets[self.turn.fetch_add(1, Ordering::Relaxed) % SETS];
+            for way in set.get().into_iter().flat_map(|set| set.iter()) {
+                self.replace(way, None, |old| old.until > now);
+            }
+        }
+        false
+    }
+
+    /// Where to put a shard: where the like of it is, else where there is room, else where it is the turn.
+    ///
+    /// The like of it did not serve the request, or it would not be selected anew: it is over, or comes from a clock that
+    /// was ahead.
+    fn way_for<'a>(&self, set: &'a Set, request: &Request<'_>, now: i64) -> &'a Way {
         let mut room = None;
         for way in set {
             match &*way.entry.load() {
-                Some(old) if old.is_for(request) => return (old.from <= new.from).then_some(way),
-                Some(old) if old.until > new.from => (),
+                Some(old) if old.is_for(request) => return way,
+                Some(old) if old.until > now => (),
                 Some(_) | None => room = room.or(Some(way)),
             }
         }
-        room.or_else(|| set.get(self.turn.fetch_add(1, Ordering::Relaxed) % WAYS))
+        room.unwrap_or_else(|| &set[self.turn.fetch_add(1, Ordering::Relaxed) % WAYS])
+    }
+
+    /// Puts `next` into `way`; what was there is an eviction if `counts` says so.
+    fn replace(&self, way: &Way, next: Option<Arc<Entry>>, counts: impl Fn(&Entry) -> bool) {
+        self.len.fetch_add(usize::from(next.is_some()), Ordering::Relaxed);
+        if let Some(old) = way.entry.swap(next) {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(old.bytes(), Ordering::Relaxed);
+            self.evictions.fetch_add(u64::from(counts(&old)), Ordering::Relaxed);
+        }
     }
 
     /// Forgets the shards of `identifier`.
@@ -123,22 +211,29 @@ impl ShardCache {
         let Some(set) = self.sets.get().and_then(|sets| sets[place(hash)].get()) else { return };
         for way in &**set {
             if way.entry.load().as_deref().is_some_and(|entry| entry.identifier == identifier) {
-                way.entry.store(None);
+                self.replace(way, None, |_| false);
             }
         }
     }
 
-    /// How many shards are kept.
+    /// What the shards kept take in memory, counted anew.
     #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn counted(&self) -> (usize, usize) {
         let sets = self.sets.get().into_iter().flatten().filter_map(OnceLock::get);
-        sets.flat_map(|set| set.iter()).filter(|way| way.entry.load().is_some()).count()
+        let entries = sets.flat_map(|set| set.iter()).filter_map(|way| way.entry.load_full());
+        let sizes: Vec<_> = entries.map(|entry| entry.bytes()).collect();
+        (sizes.len(), sizes.iter().sum())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
 impl std::fmt::Debug for ShardCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShardCache").field("facts", &self.facts.get()).finish_non_exhaustive()
+        f.debug_struct("ShardCache").field("facts", &self.facts).finish_non_exhaustive()
     }
 }
 

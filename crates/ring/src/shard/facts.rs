@@ -1,10 +1,10 @@
 //! [`Facts`]: what selecting a shard wants to know about the ring as a whole.
 
-use crate::desc::{InstanceDesc, State};
+use crate::desc::State;
 use crate::snapshot::Snapshot;
 
 /// What selecting a shard wants to know about the ring as a whole; changes only when shards do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Facts {
     /// Per zone.
     zones: Box<[Headcount]>,
@@ -44,19 +44,27 @@ impl Facts {
             zones[*zone as usize].add(*walkable);
             all.add(*walkable);
         }
-        let entries = || snapshot.members.iter().map(|member| &*member.desc);
-        let read_only = || entries().filter(|entry| entry.read_only);
-        Self {
+        let mut facts = Self {
             zones: zones.into(),
             all,
-            oldest_registered: entries().map(InstanceDesc::registered_at).min().unwrap_or(0),
-            read_only: read_only().count(),
-            read_only_states: entries().filter(|entry| entry.state == State::ReadOnly).count(),
-            oldest_read_only_updated: read_only()
-                .map(|entry| entry.read_only_updated_timestamp.max(0))
-                .min()
-                .unwrap_or(0),
+            oldest_registered: i64::MAX,
+            read_only: 0,
+            read_only_states: 0,
+            oldest_read_only_updated: i64::MAX,
+        };
+        for entry in snapshot.members.iter().map(|member| &*member.desc) {
+            facts.oldest_registered = facts.oldest_registered.min(entry.registered_at());
+            facts.read_only_states += usize::from(entry.state == State::ReadOnly);
+            if entry.read_only {
+                facts.read_only += 1;
+                let changed = entry.read_only_updated_timestamp.max(0);
+                facts.oldest_read_only_updated = facts.oldest_read_only_updated.min(changed);
+            }
         }
+        for oldest in [&mut facts.oldest_registered, &mut facts.oldest_read_only_updated] {
+            *oldest = Some(*oldest).filter(|at| *at < i64::MAX).unwrap_or(0);
+        }
+        facts
     }
 
     /// How many members `zone` has; all of them for `None`.

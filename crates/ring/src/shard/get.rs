@@ -4,14 +4,14 @@
 //! names its first token after the key, and they come along in that order, as the walk would meet them. Otherwise the
 //! walk is that of the ring, without the others.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::error::Error;
 use crate::operation::{CodeSet, Operation};
 use crate::options::Dialect;
 use crate::replicas::Replicas;
 use crate::shard::Shard;
-use crate::shard::members::ShardMembers;
+use crate::shard::members::{ShardMembers, ZoneMembers};
 use crate::walk::{Crowd, Places, StateCounts, Walk};
 
 impl<'a> Shard<'a> {
@@ -44,17 +44,24 @@ impl<'a> Shard<'a> {
     /// Members in the order in which the walk from `token` takes them, healthy or not; see [`Walk::new`].
     fn walk(&self, members: &ShardMembers, token: u32, op: Operation, passed_over: CodeSet) -> Places {
         let (snapshot, topology) = (self.snapshot, &*self.snapshot.topology);
-        let counts = self.count_states(members, passed_over);
+        let counts = self.count_states(members, snapshot.replication_factor(), passed_over);
         let crowd = Crowd {
             options: &snapshot.options,
-            zones: &topology.zones,
+            // Sorted by name, so the zone without one can only come first.
+            first_is_nameless: members
+                .zones()
+                .first()
+                .is_some_and(|there| topology.zones[there.zone as usize].is_empty()),
             counts: &counts,
             sharing: members.sharing(snapshot.options.zones_with_tokens_only),
             members: snapshot.members.len(),
         };
         let mut walk = Walk::new(&crowd, op, snapshot.replication_factor(), passed_over);
-        let mut offer =
-            |member: usize| walk.offer(member, topology.zone_of[member] as usize, snapshot.states[member]);
+        let zone_aware = snapshot.options.zone_awareness_enabled;
+        let mut offer = |member: usize| {
+            let zone = if zone_aware { self.slot_of(members, member) } else { 0 };
+            walk.offer(member, zone, snapshot.states[member])
+        };
         if members.is_searched(snapshot) {
             for (_, member) in self.by_distance(members, token) {
                 if offer(member as usize) {
@@ -88,24 +95,56 @@ impl<'a> Shard<'a> {
         met
     }
 
-    /// Per zone of the ring and class of state, how many members the walk can meet.
-    fn count_states(&self, members: &ShardMembers, passed_over: CodeSet) -> SmallVec<[StateCounts; 8]> {
+    /// Per zone with members how many the walk can meet, as members of a state that no walk passes over; without zone
+    /// awareness of all zones in one. Costs no more than a look at each of those zones, or at each member where some of
+    /// theirs are passed over.
+    ///
+    /// Too many may be counted where there are plenty: the counts only end walks that would find nobody else.
+    fn count_states(
+        &self,
+        members: &ShardMembers,
+        factor: usize,
+        passed_over: CodeSet,
+    ) -> SmallVec<[StateCounts; 12]> {
         let (snapshot, topology) = (self.snapshot, &*self.snapshot.topology);
-        let mut counts: SmallVec<[StateCounts; 8]> =
-            SmallVec::from_elem(StateCounts::default(), topology.zones.len());
-        let is_passed_over = |(class, count): (usize, &u32)| *count > 0 && passed_over.contains_class(class);
-        if snapshot.walkable.iter().any(|zone| zone.iter().enumerate().any(is_passed_over)) {
-            for place in members.iter().filter(|place| topology.walkable[*place]) {
-                counts[topology.zone_of[place] as usize][snapshot.states[place].class()] += 1;
-            }
-        } else {
-            // Only sums matter then; the last class is that of unknown states, which are never passed over.
-            for there in members.zones() {
-                if let Some(all) = counts[there.zone as usize].last_mut() {
-                    *all = there.count.with_tokens as u32;
-                }
+        let is_met =
+            |place: &usize| topology.walkable[*place] && !passed_over.contains(snapshot.states[*place]);
+        if !snapshot.options.zone_awareness_enabled {
+            // Some more than the walk takes will do.
+            let enough = 2 * factor + 2;
+            let met = members.iter().filter(is_met).take(enough).count();
+            return smallvec![as_counts(if met < enough { met } else { members.with_tokens() })];
+        }
+        let is_passed_over = |there: &ZoneMembers| {
+            let mut counts = snapshot.walkable[there.zone as usize].iter().enumerate();
+            counts.any(|(class, count)| *count > 0 && passed_over.contains_class(class))
+        };
+        if !members.zones().iter().any(is_passed_over) {
+            return members.zones().iter().map(|there| as_counts(there.count.with_tokens)).collect();
+        }
+        let mut counts: SmallVec<[StateCounts; 12]> =
+            SmallVec::from_elem(StateCounts::default(), members.zones().len());
+        for place in members.iter().filter(is_met) {
+            if let Some(met) = counts[self.slot_of(members, place)].last_mut() {
+                *met += 1;
             }
         }
         counts
     }
+
+    /// The place of the member's zone among those of the shard; every member of the shard has one.
+    #[inline]
+    fn slot_of(&self, members: &ShardMembers, member: usize) -> usize {
+        members.slot(self.snapshot.topology.zone_of[member]).unwrap_or(0)
+    }
+}
+
+/// So many of the last class, that of unknown states, which are never passed over.
+#[inline]
+fn as_counts(met: usize) -> StateCounts {
+    let mut counts = StateCounts::default();
+    if let Some(last) = counts.last_mut() {
+        *last = met as u32;
+    }
+    counts
 }

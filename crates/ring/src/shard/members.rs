@@ -1,6 +1,6 @@
 //! Which places a shard has, in little memory.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use smallvec::SmallVec;
 
@@ -43,9 +43,16 @@ pub(crate) struct ShardMembers {
     places: Places,
     len: usize,
     zones: Box<[ZoneMembers]>,
-    /// Whether the tokens of each member ascend; looked into by the first lookup that wants to know.
-    is_sorted: OnceLock<bool>,
+    /// How many own a token.
+    with_tokens: usize,
+    /// Whether the tokens of each member ascend and are claimed by nobody else; looked into by the first lookups that want
+    /// to know.
+    form: AtomicU8,
 }
+
+const UNKNOWN: u8 = 0;
+const CLEAN: u8 = 1;
+const MESSY: u8 = 2;
 
 /// In one of two forms.
 #[derive(Debug)]
@@ -67,15 +74,17 @@ pub(crate) struct ZoneMembers {
 impl ShardMembers {
     pub(crate) fn new(set: PlaceSet, snapshot: &Snapshot) -> Self {
         let topology = &*snapshot.topology;
-        let mut zones: SmallVec<[ZoneMembers; 8]> = SmallVec::new();
-        for place in bits(&set.words) {
-            let zone = topology.zone_of[place];
-            let at = zones.partition_point(|there| there.zone < zone);
-            if zones.get(at).is_none_or(|there| there.zone != zone) {
-                zones.insert(at, ZoneMembers { zone, count: Headcount::default() });
-            }
-            zones[at].count.add(topology.walkable[place]);
-        }
+        // Sorted, not inserted one by one: there may be as many zones as members.
+        let mut met: SmallVec<[(u32, bool); 16]> =
+            bits(&set.words).map(|place| (topology.zone_of[place], topology.walkable[place])).collect();
+        met.sort_unstable();
+        let zones = met.chunk_by(|a, b| a.0 == b.0).map(|there| {
+            let mut count = Headcount::default();
+            there.iter().for_each(|(_, walkable)| count.add(*walkable));
+            ZoneMembers { zone: there[0].0, count }
+        });
+        let zones: Box<[_]> = zones.collect();
+        let with_tokens = zones.iter().map(|there| there.count.with_tokens).sum();
         let len = set.len;
         // Bits are faster to look into, so a list has to save much.
         let places = if len * size_of::<u32>() * 8 <= set.words.len() * size_of::<u64>() {
@@ -83,7 +92,7 @@ impl ShardMembers {
         } else {
             Places::Bits(set.words.into_vec().into())
         };
-        Self { places, len, zones: zones.into_vec().into(), is_sorted: OnceLock::new() }
+        Self { places, len, with_tokens, zones, form: AtomicU8::new(UNKNOWN) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,7 +124,23 @@ impl ShardMembers {
     /// Whether anybody owns a token.
     #[inline]
     pub(crate) fn has_tokens(&self) -> bool {
-        self.zones.iter().any(|there| there.count.with_tokens > 0)
+        self.with_tokens > 0
+    }
+
+    /// How many members own a token.
+    #[inline]
+    pub(crate) fn with_tokens(&self) -> usize {
+        self.with_tokens
+    }
+
+    /// The place of `zone` among those with members.
+    #[inline]
+    pub(crate) fn slot(&self, zone: u32) -> Option<usize> {
+        match &*self.zones {
+            // Few as a rule, and then a look at each is quickest.
+            few if few.len() <= 8 => few.iter().position(|there| there.zone == zone),
+            many => many.binary_search_by_key(&zone, |there| there.zone).ok(),
+        }
     }
 
     /// How many zones share the replicas of a key.
@@ -131,14 +156,24 @@ impl ShardMembers {
     /// sorted, and of tokens claimed twice only the ring's table knows the owner.
     #[inline]
     pub(crate) fn is_searched(&self, snapshot: &Snapshot) -> bool {
-        let is_sorted = || self.iter().all(|place| snapshot.members[place].desc.tokens.is_sorted());
         4 * self.len * self.len < snapshot.members.len()
-            && snapshot.topology.duplicates == 0
-            && *self.is_sorted.get_or_init(is_sorted)
+            && match self.form.load(Ordering::Relaxed) {
+                UNKNOWN => self.look_into(snapshot),
+                known => known == CLEAN,
+            }
+    }
+
+    #[cold]
+    fn look_into(&self, snapshot: &Snapshot) -> bool {
+        let is_clean = self.iter().all(|place| {
+            let circles = snapshot.shards.circles();
+            snapshot.members[place].desc.tokens.is_sorted() && !circles.is_rival(snapshot, place)
+        });
+        self.form.store(if is_clean { CLEAN } else { MESSY }, Ordering::Relaxed);
+        is_clean
     }
 
     /// Memory taken, in bytes.
-    #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
         let places = match &self.places {
             Places::List(list) => size_of_val(&**list),

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::error::Error;
 use crate::operation::Operation;
 use crate::replicas::Replicas;
 use crate::sets::Instances;
 use crate::shard::Shard;
 use crate::snapshot::Instance;
-use crate::walk::Places;
 
 impl<'a> Shard<'a> {
     /// All members that can serve `op` at `now` (Unix seconds), in the byte order of ids; no quorum is asked for.
@@ -58,27 +55,11 @@ impl<'a> Shard<'a> {
         if !members.has_tokens() {
             return Err(Error::EmptyRing);
         }
-        let is_healthy = |place: usize| snapshot.is_healthy_at(place, op, now);
-        let factor = snapshot.replication_factor();
-        let mut healthy = Places::new();
-        if !snapshot.options.zone_awareness_enabled {
-            healthy.extend(members.iter().filter(|place| is_healthy(*place)).map(|place| place as u32));
-            let required = members.len().max(factor) - factor / 2;
-            let spare = healthy.len().checked_sub(required);
-            let max_errors = spare.ok_or(Error::TooManyUnhealthyInstances)?;
-            return Ok(Replicas { snapshot, places: healthy, max_errors, max_unavailable_zones: 0 });
-        }
-        // A zone with one unhealthy member is left out as a whole.
-        let zone_of = |place: usize| snapshot.topology.zone_of[place] as usize;
-        let mut failing: SmallVec<[bool; 16]> = SmallVec::from_elem(false, snapshot.topology.zones.len());
-        for place in members.iter().filter(|place| !is_healthy(*place)) {
-            failing[zone_of(place)] = true;
-        }
-        let lost = failing.iter().filter(|failing| **failing).count();
-        let tolerated = members.zones().len().min(factor) / 2;
-        let max_unavailable_zones = tolerated.checked_sub(lost).ok_or(Error::TooManyUnhealthyInstances)?;
-        let left = members.iter().filter(|place| !failing[zone_of(*place)]);
-        healthy.extend(left.map(|place| place as u32));
-        Ok(Replicas { snapshot, places: healthy, max_errors: 0, max_unavailable_zones })
+        let healthy = members.iter().map(|place| (place as u32, snapshot.is_healthy_at(place, op, now)));
+        let zones = members.zones();
+        let owns = |slot: usize| zones[slot].count.with_tokens > 0;
+        // Every member is in one of the zones with members.
+        let slot_of = |place: u32| members.slot(snapshot.topology.zone_of[place as usize]).unwrap_or(0);
+        snapshot.choose(healthy, members.len(), zones.len(), owns, slot_of)
     }
 }

@@ -83,7 +83,12 @@ async fn the_families_are_those_of_cortex_word_for_word() {
     for name in ["cortex_ring_member_ownership_percent", "cortex_ring_tokens_owned"] {
         expected.insert(format!(r#"{name}{{name="ingester",member="a"}}"#));
     }
-    for name in ["ringkit_ring_vanish_held_members", "ringkit_ring_vanish_holds_total"] {
+    for name in [
+        "ringkit_ring_shard_cache_entries",
+        "ringkit_ring_shard_cache_evictions_total",
+        "ringkit_ring_vanish_held_members",
+        "ringkit_ring_vanish_holds_total",
+    ] {
         expected.insert(format!(r#"{name}{{name="ingester"}}"#));
     }
     assert_eq!(series(&text), expected.iter().map(String::as_str).collect());

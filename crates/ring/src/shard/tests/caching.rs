@@ -168,7 +168,7 @@ fn expiry_is_when_the_first_of_those_looked_back_at_leaves_the_window() {
                 mode,
                 now,
             );
-            let selection = select_members(&snapshot, snapshot.shards.facts(&snapshot), &request);
+            let selection = select_members(&snapshot, &snapshot.shards, &request);
             let expiry = selection.earliest_in_window.map(|at| request.valid_until(at, Dialect::Cortex));
             assert_eq!(expiry, shard["cache_expiry"].as_i64(), "{shard}");
             expiring += usize::from(expiry.is_some());

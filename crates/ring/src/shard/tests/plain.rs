@@ -39,7 +39,8 @@ impl Plain<'_> {
     fn draw(&mut self, identifier: &str, zone: Option<&str>, share: usize) {
         let of_zone = |entry: &InstanceDesc| zone.is_none_or(|zone| entry.zone == zone);
         let members = || self.desc.iter().filter(|(_, entry)| of_zone(entry));
-        if self.dskit && share >= members().count() {
+        // Only with zone awareness; else who owns no token is never drawn.
+        if self.dskit && zone.is_some() && share >= members().count() {
             return self.take_eligible(of_zone);
         }
         let mut tokens: Vec<_> = members().flat_map(|(_, entry)| entry.tokens.iter().copied()).collect();
