@@ -11,8 +11,10 @@ use crate::options::{Dialect, RingOptions};
 use crate::snapshot::Snapshot;
 
 mod caching;
+mod hostile;
 mod laws;
 mod plain;
+mod sets;
 mod view;
 
 pub(super) const NOW: i64 = 1_700_000_000;

@@ -12,7 +12,6 @@ pub(crate) struct Plain<'a> {
     now: i64,
     visible: BTreeMap<String, Arc<InstanceDesc>>,
     owners: BTreeMap<u32, String>,
-    zones: BTreeSet<String>,
     sharing: usize,
 }
 
@@ -50,7 +49,7 @@ impl<'a> Plain<'a> {
         } else {
             zones.len()
         };
-        Self { options, now, visible, owners, zones, sharing }
+        Self { options, now, visible, owners, sharing }
     }
 
     fn is_healthy(&self, id: &str, op: Operation) -> bool {
@@ -155,10 +154,14 @@ impl<'a> Plain<'a> {
             let Some(max_errors) = healthy.len().checked_sub(required) else { return too_many() };
             return Ok((healthy, max_errors, 0));
         }
-        let failing: BTreeSet<_> = unhealthy.iter().map(|id| self.visible[id].zone.as_str()).collect();
-        let tolerated = self.zones.len().min(self.factor()) / 2;
+        let zone_of = |id: &String| self.visible[id].zone.as_str();
+        // Not Cortex: a zone that shares nothing neither fails nor answers.
+        let owning: BTreeSet<_> = self.owners.values().map(zone_of).collect();
+        let shares = |id: &String| !self.options.zones_with_tokens_only || owning.contains(zone_of(id));
+        let failing: BTreeSet<_> = unhealthy.iter().filter(|id| shares(id)).map(zone_of).collect();
+        let tolerated = self.sharing.min(self.factor()) / 2;
         let Some(left) = tolerated.checked_sub(failing.len()) else { return too_many() };
-        let sound = healthy.into_iter().filter(|id| !failing.contains(self.visible[id].zone.as_str()));
+        let sound = healthy.into_iter().filter(|id| shares(id) && !failing.contains(zone_of(id)));
         Ok((sound.collect(), 0, left))
     }
 }

@@ -176,3 +176,90 @@ fn expiry_is_when_the_first_of_those_looked_back_at_leaves_the_window() {
     }
     assert!(expiring > 10, "{expiring}");
 }
+
+#[test]
+fn a_clock_that_was_ahead_does_not_keep_shards_out() {
+    let mut desc = base();
+    let mut entry = (**desc.get("i0004").unwrap()).clone();
+    entry.registered_timestamp = NOW - 10;
+    desc.insert("i0004", entry);
+    let snapshot = snapshot(&desc);
+    let request = |now| Request::new("tenant", 3, Mode::Lookback(Duration::from_secs(3_600)), now);
+    for now in [NOW, NOW + 1_000_000, NOW + 1] {
+        snapshot.shuffle_shard_with_lookback("tenant", 3, Duration::from_secs(3_600), now);
+        assert!(snapshot.shards.get(&request(now)).is_some(), "{}", now - NOW);
+    }
+    assert_eq!(snapshot.shards.len(), 1);
+}
+
+#[test]
+fn plain_shards_take_the_room_of_those_that_are_over() {
+    // Everybody is looked back at, so all of these end.
+    let mut ring = even_ring(60, 3, 8, 1);
+    ring.values_mut().for_each(|entry| entry.registered_timestamp = NOW - 9_000);
+    for place in 0..9 {
+        ring.get_mut(&format!("i{place:04}")).unwrap().registered_timestamp = NOW - 5;
+    }
+    let snapshot = snapshot(&ring.into_iter().collect());
+    let period = Duration::from_secs(60);
+    let lookback = |size, now| snapshot.shuffle_shard_with_lookback("tenant", size, period, now).len();
+    // All that fit next to each other; the last one comes when the others are over.
+    (1..=8).for_each(|size| assert!(lookback(40 + size, NOW) > 0));
+    assert_eq!(snapshot.shards.len(), 8);
+    assert!(lookback(40, NOW + 1_000) > 0);
+    (1..=7).for_each(|size| assert!(snapshot.shuffle_shard("tenant", size).len() > 0));
+    assert_eq!(snapshot.shards.evictions(), 0, "only what is over was replaced");
+    for size in 1..=7 {
+        assert!(snapshot.shards.get(&Request::new("tenant", size, Mode::Plain, 0)).is_some(), "{size}");
+    }
+}
+
+#[test]
+fn what_is_kept_stays_within_a_budget_and_is_counted() {
+    // Shards of half of the ring, each in as many zones as it has members.
+    let entry = |n: usize| {
+        let tokens = vec![(n as u32).wrapping_mul(2_654_435_761)];
+        let entry = InstanceDesc {
+            tokens: tokens.into(),
+            zone: format!("z{n:04}").into(),
+            ..InstanceDesc::default()
+        };
+        (format!("i{n:04}"), entry)
+    };
+    let desc: Desc = (0..4_000).map(entry).collect();
+    let snapshot = Snapshot::first_sight(&desc, NOW, &options(false, Dialect::Cortex, true));
+    for tenant in 0..600 {
+        let tenant = format!("tenant-{tenant}");
+        assert_eq!(snapshot.shuffle_shard(&tenant, 2_000).len(), 2_000);
+        assert!(snapshot.shards.get(&Request::new(&tenant, 2_000, Mode::Plain, 0)).is_some(), "{tenant}");
+    }
+    let (len, bytes) = snapshot.shards.counted();
+    assert_eq!((snapshot.shards.len(), snapshot.shards.bytes()), (len, bytes));
+    assert!((8 << 20..=16 << 20).contains(&bytes), "{bytes}");
+    assert_eq!(snapshot.shards.evictions() as usize, 600 - len);
+    // Another placement begins anew and counts on.
+    let mut next = desc.clone();
+    next.insert("new", InstanceDesc { tokens: vec![5].into(), ..InstanceDesc::default() });
+    let evictions = snapshot.shards.evictions();
+    let next = follow(&snapshot, &next, NOW, |_| None).snapshot;
+    assert_eq!((next.shards.len(), next.shards.evictions()), (0, evictions));
+    snapshot.cleanup_shards("tenant-599");
+    assert_eq!(snapshot.shards.len(), len - 1);
+}
+
+#[test]
+fn a_shard_that_would_take_most_of_the_budget_is_not_kept_but_counted() {
+    let entry = |n: usize| {
+        let tokens = vec![(n as u32).wrapping_mul(2_654_435_761)];
+        let entry = InstanceDesc {
+            tokens: tokens.into(),
+            zone: format!("z{n:06}").into(),
+            ..InstanceDesc::default()
+        };
+        (format!("i{n:06}"), entry)
+    };
+    let desc: Desc = (0..100_000).map(entry).collect();
+    let snapshot = Snapshot::first_sight(&desc, NOW, &options(false, Dialect::Cortex, true));
+    assert_eq!(snapshot.shuffle_shard("tenant", 99_000).len(), 99_000);
+    assert_eq!((snapshot.shards.len(), snapshot.shards.bytes(), snapshot.shards.evictions()), (0, 0, 1));
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::go_rand::GoRand;
+use crate::shard::select::{Limits, Mode, Request, select_within};
 use crate::shard::shard_seed;
 
 struct Plain<'a> {
@@ -131,4 +132,42 @@ proptest! {
             select(&desc, &options, &identifier, size, asked)
         );
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #[test]
+    fn every_way_to_walk_finds_the_same_members(
+        desc in any_ring(), zone_aware: bool, dialect in dialect(), identifier in "[a-z]{0,3}", size in 1..20usize,
+        asked in asked(), zones in 0..4usize, passed in 0..6usize, rounds in 0..2usize,
+    ) {
+        let options = options(zone_aware, dialect, false);
+        let snapshot = Snapshot::first_sight(&desc, NOW, &options);
+        let mode = match asked {
+            Asked::Plain => Mode::Plain,
+            Asked::ZoneStable => Mode::ZoneStable,
+            Asked::Lookback(period) if period.is_zero() => Mode::Plain,
+            Asked::Lookback(period) => Mode::Lookback(period),
+        };
+        let request = Request::new(&identifier, size as i64, mode, NOW);
+        prop_assume!(!request.wants_all(&snapshot, snapshot.shards.facts()));
+        let found = select_within(&snapshot, &snapshot.shards, &request, Limits { zones, passed, rounds });
+        let plain = select(&desc, &options, &identifier, size, asked);
+        let members = snapshot.members.iter().enumerate();
+        let found: BTreeSet<_> =
+            members.filter(|(place, _)| found.members.contains(*place)).map(|(_, member)| member.id.to_string()).collect();
+        prop_assert_eq!(found, plain);
+    }
+}
+
+#[test]
+fn without_zone_awareness_dskit_draws_nobody_without_tokens() {
+    let mut ring = even_ring(5, 1, 4, 1);
+    ring.insert("pending".into(), InstanceDesc { state: State::Pending, ..InstanceDesc::default() });
+    let desc: Desc = ring.into_iter().collect();
+    let snapshot = Snapshot::first_sight(&desc, NOW, &options(false, Dialect::Dskit, true));
+    let shard = snapshot.shuffle_shard("tenant", 10);
+    assert_eq!((shard.len(), shard.contains("pending")), (5, false));
+    let set = shard.replication_set(crate::Operation::DSKIT_WRITE, NOW).unwrap();
+    assert_eq!((set.len(), set.max_errors()), (5, 1));
 }

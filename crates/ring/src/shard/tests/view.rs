@@ -135,3 +135,23 @@ fn both_ways_to_look_up_were_taken() {
     };
     assert_eq!((searched(6), searched(60)), (true, false));
 }
+
+#[test]
+fn a_token_claimed_twice_slows_down_only_the_shards_of_those_who_claim_it() {
+    let mut ring = even_ring(400, 3, 8, 1);
+    let shared = ring["i0007"].tokens[0];
+    let mut tokens = ring["i0300"].tokens.to_vec();
+    tokens.push(shared);
+    tokens.sort_unstable();
+    ring.get_mut("i0300").unwrap().tokens = tokens.into();
+    let desc: Desc = ring.into_iter().collect();
+    let snapshot = Snapshot::first_sight(&desc, NOW, &options(true, Dialect::Cortex, true));
+    let (mut searched, mut walked) = (0, 0);
+    for tenant in 0..300 {
+        let shard = snapshot.shuffle_shard(&format!("tenant-{tenant}"), 6);
+        let is_searched = shard.members.as_ref().is_some_and(|members| members.is_searched(&snapshot));
+        assert_eq!(is_searched, !shard.contains("i0007") && !shard.contains("i0300"));
+        *if is_searched { &mut searched } else { &mut walked } += 1;
+    }
+    assert!(searched > 200 && walked > 0, "{searched} {walked}");
+}
