@@ -95,6 +95,25 @@ fn a_shard_that_is_remembered_is_found_without_allocating() {
     }
 }
 
+#[test]
+fn lookups_in_a_small_shard_do_not_allocate_however_many_zones_there_are() {
+    for (zones, zone_aware) in [(9, true), (1_000, false)] {
+        let mut desc = healthy(1_000, 8);
+        for (place, (id, entry)) in desc.clone().iter().enumerate() {
+            let zone = format!("rack-{:04}", place % zones).into();
+            desc.insert(id.clone(), InstanceDesc { zone, ..(**entry).clone() });
+        }
+        let snapshot = Snapshot::first_sight(&desc, NOW, &options(zone_aware));
+        let shard = snapshot.shuffle_shard("tenant", 9);
+        assert_eq!((shard.len(), shard.is_whole()), (9, false));
+        assert!(shard.get(0, Operation::WRITE, NOW).is_ok(), "the first one looks into the tokens");
+        let lookups = measure(|| {
+            keys().for_each(|key| assert!(shard.get(key, Operation::WRITE, NOW).is_ok()));
+        });
+        assert_eq!(lookups.count_total, 0, "{zones} zones");
+    }
+}
+
 /// What one heartbeat costs, seen by a reader in full: its value comes with tokens of its own.
 fn seen(instances: usize, tokens: usize) -> AllocationInfo {
     let desc = healthy(instances, tokens);

@@ -179,10 +179,9 @@ fn expiry_is_when_the_first_of_those_looked_back_at_leaves_the_window() {
 
 #[test]
 fn a_clock_that_was_ahead_does_not_keep_shards_out() {
-    let mut desc = base();
-    let mut entry = (**desc.get("i0004").unwrap()).clone();
-    entry.registered_timestamp = NOW - 10;
-    desc.insert("i0004", entry);
+    let mut ring = even_ring(12, 3, 8, 1);
+    ring.values_mut().for_each(|entry| entry.registered_timestamp = NOW - 10);
+    let desc = ring.into_iter().collect();
     let snapshot = snapshot(&desc);
     let request = |now| Request::new("tenant", 3, Mode::Lookback(Duration::from_secs(3_600)), now);
     for now in [NOW, NOW + 1_000_000, NOW + 1] {
@@ -209,6 +208,8 @@ fn plain_shards_take_the_room_of_those_that_are_over() {
     assert!(lookback(40, NOW + 1_000) > 0);
     (1..=7).for_each(|size| assert!(snapshot.shuffle_shard("tenant", size).len() > 0));
     assert_eq!(snapshot.shards.evictions(), 0, "only what is over was replaced");
+    let newest = Request::new("tenant", 40, Mode::Lookback(period), NOW + 1_000);
+    assert!(snapshot.shards.get(&newest).is_some(), "it is not over");
     for size in 1..=7 {
         assert!(snapshot.shards.get(&Request::new("tenant", size, Mode::Plain, 0)).is_some(), "{size}");
     }

@@ -5,12 +5,11 @@ use std::time::Instant;
 use super::*;
 use crate::operation::Operation;
 
-/// Fails if `work` takes longer than any honest machine needs for some steps per token; what is tested for would take
-/// minutes at least.
+/// Fails if `work` takes far longer than some steps per token, member and zone, even on a slow machine.
 fn at_once<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     let done = work();
-    assert!(begun.elapsed() < Duration::from_secs(10), "{what} took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{what} took {:?}", begun.elapsed());
     done
 }
 
@@ -52,12 +51,12 @@ fn a_zone_for_everybody_and_one_token_for_all() {
 
 #[test]
 fn a_zone_for_everybody_with_some_tokens_each() {
-    let tokens = crate::TokenGenerator::random(Some(1)).generate(40_000, &Desc::new());
+    let tokens = crate::TokenGenerator::random(Some(1)).generate(60_000, &Desc::new());
     let entry = |n: usize| {
-        let own = tokens.iter().copied().skip(n).step_by(10_000).collect();
+        let own = tokens.iter().copied().skip(n).step_by(20_000).collect();
         (format!("i{n:05}"), member(&format!("z{n:05}"), own))
     };
-    ask_all(&(0..10_000).map(entry).collect());
+    ask_all(&(0..20_000).map(entry).collect());
 }
 
 #[test]
@@ -72,21 +71,21 @@ fn the_same_token_over_and_over_in_one_entry() {
 #[test]
 fn nearly_all_tokens_in_one_entry_in_the_way_of_every_draw() {
     let entry = |n: usize| {
-        let own = if n == 0 { (1_000_000..1_300_000).collect() } else { vec![n as u32] };
+        let own = if n == 0 { (1_000_000..1_600_000).collect() } else { vec![n as u32] };
         (format!("i{n:05}"), member(&format!("z{}", n % 3), own))
     };
-    ask_all(&(0..6_000).map(entry).collect());
+    ask_all(&(0..12_000).map(entry).collect());
 }
 
 #[test]
 fn a_view_of_many_members_in_as_many_zones() {
     let entry = |n: usize| {
         let state = if n == 0 { State::Leaving } else { State::Active };
-        let entry = InstanceDesc { state, ..member(&format!("z{:06}", 100_000 - n), vec![n as u32]) };
+        let entry = InstanceDesc { state, ..member(&format!("z{:06}", 200_000 - n), vec![n as u32]) };
         (format!("i{n:06}"), entry)
     };
-    let desc: Desc = (0..60_000).map(entry).collect();
+    let desc: Desc = (0..200_000).map(entry).collect();
     let snapshot = Snapshot::first_sight(&desc, NOW, &options(false, Dialect::Cortex, false));
     let shard = at_once("the view", || snapshot.subring_for_states(Operation::WRITE));
-    assert_eq!((shard.len(), shard.zones().count()), (59_999, 59_999));
+    assert_eq!((shard.len(), shard.zones().count()), (199_999, 199_999));
 }
