@@ -47,7 +47,7 @@ pub(crate) fn follow(
         }
         None => {
             let mut snapshot = known.next(desc, seen);
-            snapshot.shards = snapshot.shards.counting_on_from(&known.shards);
+            snapshot.count_shards_on_from(known);
             Followed { snapshot, comparison: Comparison::Different, notable: true }
         }
     }

@@ -175,7 +175,7 @@ impl Snapshot {
     fn crowd(&self) -> Crowd<'_> {
         Crowd {
             options: &self.options,
-            first_is_nameless: self.topology.zones.first().is_some_and(|zone| zone.is_empty()),
+            first_is_nameless: self.topology.zones.first().is_some_and(smol_str::SmolStr::is_empty),
             counts: &self.walkable,
             sharing: self.topology.sharing,
             members: self.members.len(),

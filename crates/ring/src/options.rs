@@ -35,7 +35,8 @@ pub struct RingOptions {
     /// Whose rules decide where keys lie.
     pub dialect: Dialect,
     /// Whether only zones with tokens share the replicas. In Cortex a zone whose instances own nothing yet has a share too,
-    /// so the first instance of a new zone costs every key a replica. Changes where keys lie: set it everywhere or nowhere.
+    /// so the first instance of a new zone costs every key a replica. With it, sets for reading the whole ring leave such zones out: they neither fail nor stand in
+    /// for one that holds keys. Changes where keys lie: set it everywhere or nowhere.
     pub zones_with_tokens_only: bool,
     /// Whether a token that several instances claim belongs to the one whom a merge would leave it, rather than to the one
     /// with the greatest id as in Cortex. Changes where keys lie: set it everywhere or nowhere.

@@ -108,6 +108,13 @@ impl Snapshot {
         };
     }
 
+    /// As [`Snapshot::keep_shards`], where the topology is another: nothing stays but what was counted.
+    pub(crate) fn count_shards_on_from(&mut self, known: &Self) {
+        if let Some(new) = Arc::get_mut(&mut self.shards) {
+            new.count_on_from(&known.shards);
+        }
+    }
+
     fn shard(&self, request: &Request<'_>) -> Shard<'_> {
         if request.wants_all(self, self.shards.facts()) {
             return Shard { snapshot: self, members: None };

@@ -66,7 +66,7 @@ pub(crate) struct Crowd<'a> {
 /// A walk under way.
 pub(crate) struct Walk {
     taken: Taken,
-    zones: SmallVec<[Zone; 8]>,
+    zones: SmallVec<[Zone; 12]>,
     /// How many zones have somebody who could still be taken.
     open: usize,
     quota: Quota,

@@ -92,11 +92,9 @@ impl ShardCache {
         }
     }
 
-    /// The same, still empty, as successor of `known` in another placement.
-    pub(crate) fn counting_on_from(self: Arc<Self>, known: &Self) -> Arc<Self> {
-        let mut next = Arc::into_inner(self).unwrap_or_default();
-        next.evictions = Arc::clone(&known.evictions);
-        Arc::new(next)
+    /// Counts on from `known`, the cache of another placement.
+    pub(crate) fn count_on_from(&mut self, known: &Self) {
+        self.evictions = Arc::clone(&known.evictions);
     }
 
     /// What selecting wants to know about the ring that this cache belongs to.
