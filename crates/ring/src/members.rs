@@ -92,11 +92,6 @@ impl<T> Chunked<T> {
         self.chunks.get(at / CHUNK)?.get(at % CHUNK)
     }
 
-    /// The elements in order, in slices.
-    pub(crate) fn slices(&self) -> impl Iterator<Item = &[T]> {
-        self.chunks.iter().map(|chunk| &**chunk)
-    }
-
     fn iter(&self) -> ChunkedIter<'_, T> {
         ChunkedIter { chunks: &self.chunks, left: 0..self.len }
     }
@@ -132,6 +127,56 @@ impl<T> Index<usize> for Chunked<T> {
     fn index(&self, at: usize) -> &T {
         &self.chunks[at / CHUNK][at % CHUNK]
     }
+}
+
+/// When each member was heard last, with the oldest time of each chunk: whether everybody was heard lately is seen there.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    times: Chunked<i64>,
+    oldest: Box<[i64]>,
+}
+
+impl Heard {
+    /// Puts `time` in place of the one at `place`; nothing happens beyond the end.
+    pub(crate) fn replace(&mut self, place: usize, time: i64) {
+        self.times.replace(place, time);
+        if let (Some(chunk), Some(oldest)) =
+            (self.times.chunks.get(place / CHUNK), self.oldest.get_mut(place / CHUNK))
+        {
+            *oldest = min(chunk);
+        }
+    }
+
+    /// The times in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = i64> {
+        self.times.chunks.iter().flat_map(|chunk| chunk.iter().copied())
+    }
+
+    /// Whether nobody was heard before `from`.
+    pub(crate) fn all_since(&self, from: i64) -> bool {
+        self.oldest.iter().all(|&oldest| oldest >= from)
+    }
+}
+
+impl FromIterator<i64> for Heard {
+    fn from_iter<I: IntoIterator<Item = i64>>(iter: I) -> Self {
+        let times: Chunked<i64> = iter.into_iter().collect();
+        let oldest = times.chunks.iter().map(|chunk| min(chunk)).collect();
+        Self { times, oldest }
+    }
+}
+
+impl Index<usize> for Heard {
+    type Output = i64;
+
+    #[inline]
+    fn index(&self, place: usize) -> &i64 {
+        &self.times[place]
+    }
+}
+
+fn min(times: &[i64]) -> i64 {
+    times.iter().copied().min().unwrap_or(i64::MAX)
 }
 
 /// Iterates over a list in chunks.
@@ -171,7 +216,7 @@ mod tests {
         for len in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7] {
             let list: Chunked<usize> = (0..len).collect();
             assert_eq!((list.len, list.iter().len()), (len, len));
-            assert!(list.iter().copied().eq(0..len) && list.slices().flatten().copied().eq(0..len));
+            assert!(list.iter().copied().eq(0..len));
             assert!(list.iter().rev().copied().eq((0..len).rev()));
             assert!((0..len).all(|at| list[at] == at && list.get(at) == Some(&at)));
             assert_eq!(list.get(len), None);
@@ -188,5 +233,18 @@ mod tests {
         assert_eq!(shared, [true, false, true]);
         next.replace(3 * CHUNK, 0);
         assert_eq!(next.len, 3 * CHUNK);
+    }
+
+    #[test]
+    fn the_oldest_time_is_known_after_every_change() {
+        let mut heard: Heard = (0..3 * CHUNK as i64).map(|place| 1000 - place).collect();
+        for (place, time) in
+            [(CHUNK + 5, -7), (CHUNK + 5, 2000), (3 * CHUNK - 1, 2000), (0, 3000), (7 * CHUNK, 0)]
+        {
+            heard.replace(place, time);
+            let oldest = heard.iter().min().unwrap();
+            assert!(heard.all_since(oldest) && !heard.all_since(oldest + 1));
+        }
+        assert!(Heard::from_iter([]).all_since(i64::MAX));
     }
 }

@@ -113,6 +113,9 @@ impl StateCode {
     /// How many states are known by name; their codes come first.
     pub(crate) const KNOWN: u8 = 6;
 
+    /// The code of [`State::Active`].
+    pub(crate) const ACTIVE: Self = Self(0);
+
     /// The code of a known state, and [`StateCode::KNOWN`] for all others.
     pub(crate) fn class(self) -> usize {
         usize::from(self.0.min(Self::KNOWN))

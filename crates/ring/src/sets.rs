@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::desc::State;
 use crate::error::Error;
 use crate::health::fresh_from;
-use crate::operation::Operation;
+use crate::operation::{Operation, StateCode};
 use crate::replicas::Replicas;
 use crate::snapshot::{Instance, Snapshot};
 use crate::walk::Places;
@@ -58,13 +59,35 @@ impl Snapshot {
             return Err(Error::EmptyRing);
         }
         let fresh_from = fresh_from(now, self.options.heartbeat_timeout);
-        let members = self.states.iter().zip(self.seen.slices().flatten());
+        if self.is_all_active(op) && self.seen.all_since(fresh_from) && !self.options.zones_with_tokens_only {
+            return self.everybody();
+        }
+        let members = self.states.iter().zip(self.seen.iter());
         let members = (0..)
             .zip(members)
-            .map(|(place, (&state, &seen))| (place, op.accepts_code(state) && seen >= fresh_from));
+            .map(|(place, (&state, seen))| (place, op.accepts_code(state) && seen >= fresh_from));
         let owns = |zone: usize| self.walkable[zone].iter().any(|count| *count > 0);
         let zone_of = |place: u32| self.topology.zone_of[place as usize] as usize;
         self.choose(members, self.members.len(), self.topology.zones.len(), owns, zone_of)
+    }
+
+    /// Whether all members are ACTIVE, and so serve `op`.
+    fn is_all_active(&self, op: Operation) -> bool {
+        op.accepts(State::Active)
+            && self.states.iter().fold(true, |all, state| all & (*state == StateCode::ACTIVE))
+    }
+
+    /// The set of the whole ring when everybody is healthy; as [`Snapshot::choose`] has it, without looking at each.
+    fn everybody(&self) -> Result<Replicas<'_>, Error> {
+        let (factor, count) = (self.replication_factor(), self.members.len());
+        let places: Vec<u32> = (0..count as u32).collect();
+        let (max_errors, max_unavailable_zones) = if self.options.zone_awareness_enabled {
+            (0, self.topology.zones.len().min(factor) / 2)
+        } else {
+            let required = count.max(factor) - factor / 2;
+            (count.checked_sub(required).ok_or(Error::TooManyUnhealthyInstances)?, 0)
+        };
+        Ok(Replicas { snapshot: self, places: places.into(), max_errors, max_unavailable_zones })
     }
 
     /// The set chosen from `count` members, given by place and whether they are healthy, in `zones` zones, of which

@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use crate::desc::{Desc, InstanceDesc, State};
 use crate::health::{first_seen, is_fresh};
-use crate::members::{Chunked, Members};
+use crate::members::{Heard, Members};
 use crate::operation::{Operation, StateCode};
 use crate::options::RingOptions;
 use crate::ownership::Ownership;
@@ -74,7 +74,7 @@ pub struct Snapshot {
     // The arrays below share one index: the member's place in the byte order of ids.
     pub(crate) members: Members,
     pub(crate) states: Arc<[StateCode]>,
-    pub(crate) seen: Chunked<i64>,
+    pub(crate) seen: Heard,
     // Per zone and class of state, how many members own a token.
     pub(crate) walkable: Arc<[StateCounts]>,
     pub(crate) shards: Arc<ShardCache>,
