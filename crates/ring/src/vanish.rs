@@ -9,11 +9,14 @@
 //!
 //! - A member is *lost* if its entry is gone although it was last seen neither LEAVING nor LEFT and was heard of lately.
 //!   All others left, or are dead anyway; they never count and go at once.
+//! - One lost member in an update is no mass: so an instance looks that unregistered in a hurry, its LEAVING and its removal
+//!   arriving as one. It goes at once and does not count, unless others are held back already. Nor is a ring of fewer than
+//!   [`MIN_MEMBERS`] guarded.
 //! - Losses within one grace period count together, so that a store which loses its entries in steps is caught too: the
 //!   new losses, those held back, and those let go less than a grace period ago that did not return. If they are more than
 //!   the fraction of the members that could have been lost, the new losses are held back. Those let go before stay gone:
-//!   the promise is that within any grace period at most the fraction is lost without having been held back.
-//! - One lost member alone is no mass, and a ring of fewer than [`MIN_MEMBERS`] is not guarded.
+//!   the promise is that within any grace period at most the fraction is lost, several at a time, without having been held
+//!   back.
 //! - Each loss is held back for one grace period of its own, or until its member returns. The hold goes on until all of
 //!   them are back or let go: that a store has half recovered does not mean the other half left.
 //! - While the key is absent as a whole nothing is removed; the grace period begins anew with the next value.
@@ -31,7 +34,7 @@ use crate::snapshot::Snapshot;
 /// Rings smaller than this are not guarded: with two members, one that is gone is half of the ring.
 pub(crate) const MIN_MEMBERS: usize = 3;
 
-/// Fewer lost members than this are never held back.
+/// Fewer members lost by one update are no mass.
 const MIN_LOST: usize = 2;
 
 /// Decides which removals are held back.
@@ -139,10 +142,13 @@ impl Guard {
         lost: Vec<EntryId>,
         served: impl FnOnce(&Self) -> Served,
     ) -> Option<Event> {
+        if lost.len() < MIN_LOST && self.held.is_empty() {
+            return None;
+        }
         let served = served(self);
         let gone = self.let_go.len();
         let (all, of) = (lost.len() + self.held.len() + gone, served.losable + self.held.len() + gone);
-        let guarded = served.members + gone >= MIN_MEMBERS && all >= MIN_LOST;
+        let guarded = served.members + gone >= MIN_MEMBERS;
         if !guarded || all as f64 <= self.max_fraction * of as f64 {
             self.let_go.extend(lost.into_iter().map(|id| (id, now)));
             return None;
