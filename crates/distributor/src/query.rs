@@ -127,7 +127,7 @@ impl Distributor {
     {
         let settings = &self.config.distributor;
         let (snapshot, now) = (self.ring.snapshot(), self.ring.clock().now_secs());
-        let shard = self.read_shard(&snapshot, tenant, now);
+        let shard = self.read_shard(&snapshot, tenant, Some(start_ms));
         let set = shard
             .replication_set(Operation::READ, now)
             .map(|replicas| replicas.to_set())

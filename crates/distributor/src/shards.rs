@@ -13,16 +13,30 @@ impl Distributor {
         ring.shuffle_shard(tenant, self.shard_size(tenant))
     }
 
-    /// Who may have series of `tenant`: its shard, and who was in it during the look-back period that ends `now` (Unix
-    /// seconds). Everybody without such a period: who was in the shard before is not known then.
+    /// Who may have series of `tenant` written from `start_ms` on: its shard, and who was in it since then, or during the
+    /// look-back period if that is longer. Everybody without such a period: who was in the shard before is not known then.
+    ///
+    /// Members are known to have been in a shard by when others registered. So it is not known whom a larger shard had
+    /// before the tenant's size was lowered, or set for the first time, nor who stood in for an instance that was READONLY:
+    /// what only they hold is not asked for, as in Cortex. Lower a size, or set one, when blocks cover what was written before.
     ///
     /// # Source
     ///
-    /// Cortex's `GetIngestersForQuery` and `GetIngestersForMetadata`.
-    pub(crate) fn read_shard<'a>(&self, ring: &'a Snapshot, tenant: &str, now: i64) -> Shard<'a> {
+    /// Cortex's `GetIngestersForQuery` and `GetIngestersForMetadata`. Differs in looking back as far as the query.
+    pub(crate) fn read_shard<'a>(
+        &self,
+        ring: &'a Snapshot,
+        tenant: &str,
+        start_ms: Option<i64>,
+    ) -> Shard<'a> {
+        // Registrations are other machines' times. The earlier of two clocks looks back further, which is never wrong.
+        let now = self.clock.now_secs().min(self.ring.clock().now_secs());
         match (self.shard_size(tenant), self.limits(tenant).shuffle_sharding_ingesters_lookback_period) {
             (0, _) | (_, Duration::ZERO) => ring.shuffle_shard(tenant, 0),
-            (size, period) => ring.shuffle_shard_with_lookback(tenant, size, period, now),
+            (size, period) => {
+                let asked = start_ms.map_or(Duration::ZERO, |start| whole_hours(now, start));
+                ring.shuffle_shard_with_lookback(tenant, size, period.max(asked), now)
+            }
         }
     }
 
@@ -35,4 +49,11 @@ impl Distributor {
             }
         }
     }
+}
+
+/// From `start_ms` to `now` (Unix seconds), rounded up, so that queries of one length share a shard that is kept.
+fn whole_hours(now: i64, start_ms: i64) -> Duration {
+    const HOUR: u64 = 3600;
+    let seconds = now.saturating_sub(start_ms.div_euclid(1000)).max(0).unsigned_abs();
+    Duration::from_secs(seconds.div_ceil(HOUR).saturating_mul(HOUR))
 }

@@ -71,7 +71,7 @@ impl Distributor {
     pub(crate) async fn user_stats(&self, tenant: &str) -> Result<UserStats, Refusal> {
         let (snapshot, now) = (self.ring.snapshot(), self.ring.clock().now_secs());
         let set = self
-            .read_shard(&snapshot, tenant, now)
+            .read_shard(&snapshot, tenant, None)
             .replication_set(Operation::READ, now)
             .map(|replicas| replicas.to_set())
             .map_err(|error| Refusal::new(500, error.to_string()))?;

@@ -173,11 +173,10 @@ impl<T: Clone> Entries<T> {
 
     /// Keeps the entries for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&EntryId, &T) -> bool) {
-        *self = self
-            .iter()
-            .filter(|(id, entry)| keep(id, entry))
-            .map(|(id, e)| (id.clone(), e.clone()))
-            .collect();
+        // Chunks from which nothing goes stay shared.
+        let going: Vec<EntryId> =
+            self.iter().filter(|(id, entry)| !keep(id, entry)).map(|(id, _)| id.clone()).collect();
+        going.iter().for_each(|id| drop(self.remove(id)));
     }
 
     fn join_if_small(&mut self, at: usize) {

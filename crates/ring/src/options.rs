@@ -47,8 +47,8 @@ pub struct RingOptions {
     pub shard_cache: bool,
     /// In rings of more members than this, metrics do not tell each member's tokens, whatever `detailed_metrics` says.
     pub detailed_metrics_limit: usize,
-    /// Which part of the members, 0 to 1, may vanish at once or in short order without a word before their removal is held
-    /// back; 0 = any. Who was LEAVING, LEFT or dead does not count, and rings below three members are not guarded.
+    /// Which part of the members, 0 to 1, may vanish without a word, several at a time within a grace period, before their
+    /// removal is held back; 0 = any. Who was LEAVING, LEFT or dead does not count, and rings below three members are not guarded.
     pub max_vanish_fraction: f64,
     /// For how long such removals are held back; `None` = `heartbeat_timeout`, or a minute if that is zero. Zero = not at
     /// all. Those held back age meanwhile like all others.

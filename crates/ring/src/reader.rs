@@ -31,6 +31,8 @@ pub struct RingService {
     latest: Option<(Arc<Desc>, Seen)>,
     /// When the newest snapshot was made, if it is of what the watch delivered last.
     in_step_since: Option<i64>,
+    /// When the store last told of a ring; heartbeats are judged by that, not by how long it was silent.
+    heard_at: Option<i64>,
 }
 
 /// Waits between attempts to read the ring at first.
@@ -41,7 +43,7 @@ impl RingService {
     pub(crate) fn new(shared: Arc<Shared>, client: Client<Desc>) -> Self {
         let options = &shared.options;
         let guard = Guard::new(options.max_vanish_fraction, options.vanish_grace());
-        Self { shared, client, watch: None, guard, latest: None, in_step_since: None }
+        Self { shared, client, watch: None, guard, latest: None, in_step_since: None, heard_at: None }
     }
 
     /// Opens the watch and takes its first value, however long the store takes to answer.
@@ -96,13 +98,14 @@ impl RingService {
             let members = known.members.iter().map(|member| &member.id).enumerate();
             members.filter(|(_, id)| !desc.contains(id) && !self.guard.holds(id)).collect()
         };
+        let heard = self.heard_at.map_or(now, |at| at.min(now));
         let lost = gone
             .iter()
-            .filter(|(place, _)| vanish::is_losable(known, *place, now))
+            .filter(|(place, _)| vanish::is_losable(known, *place, heard))
             .map(|(_, id)| (*id).clone());
         let served = |guard: &Guard| {
             let others = known.members.iter().enumerate().filter(|(_, member)| !guard.holds(&member.id));
-            let losable = others.filter(|(place, _)| vanish::is_losable(known, *place, now)).count();
+            let losable = others.filter(|(place, _)| vanish::is_losable(known, *place, heard)).count();
             vanish::Served { members: known.members.len(), losable }
         };
         let events = self.guard.handle_update(Instant::now(), &update.changed, lost.collect(), served);
@@ -139,7 +142,7 @@ impl RingService {
             info!(ring = self.shared.options.name, instances, "ring changed");
         }
         self.shared.publish(followed.snapshot, followed.notable);
-        self.in_step_since = Some(now);
+        (self.in_step_since, self.heard_at) = (Some(now), Some(now));
     }
 
     /// Tells operators, in the log and by metrics.

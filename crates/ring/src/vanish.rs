@@ -7,16 +7,15 @@
 //!
 //! The rules:
 //!
-//! - A member is *lost* if its entry is gone although it was last seen neither LEAVING nor LEFT and was heard of lately.
-//!   All others left, or are dead anyway; they never count and go at once.
-//! - One lost member in an update is no mass: so an instance looks that unregistered in a hurry, its LEAVING and its removal
-//!   arriving as one. It goes at once and does not count, unless others are held back already. Nor is a ring of fewer than
-//!   [`MIN_MEMBERS`] guarded.
+//! - A member is *lost* if its entry is gone although it was last seen neither LEAVING nor LEFT and was alive when the store
+//!   was last heard: a store that fell silent for long and comes back empty killed nobody. All others left, or are dead
+//!   anyway; they never count and go at once.
 //! - Losses within one grace period count together, so that a store which loses its entries in steps is caught too: the
 //!   new losses, those held back, and those let go less than a grace period ago that did not return. If they are more than
-//!   the fraction of the members that could have been lost, the new losses are held back. Those let go before stay gone:
-//!   the promise is that within any grace period at most the fraction is lost, several at a time, without having been held
-//!   back.
+//!   the fraction of the members that could have been lost, the new losses are held back. Those let go before stay gone.
+//! - One lost member in an update is no mass: so an instance looks that unregistered in a hurry, its LEAVING and its removal
+//!   arriving as one. It counts for what comes after, but is itself held back only if others are already. (A store that
+//!   loses one entry after the other is believed, therefore.) Nor is a ring of fewer than [`MIN_MEMBERS`] guarded.
 //! - Each loss is held back for one grace period of its own, or until its member returns. The hold goes on until all of
 //!   them are back or let go: that a store has half recovered does not mean the other half left.
 //! - While the key is absent as a whole nothing is removed; the grace period begins anew with the next value.
@@ -142,13 +141,11 @@ impl Guard {
         lost: Vec<EntryId>,
         served: impl FnOnce(&Self) -> Served,
     ) -> Option<Event> {
-        if lost.len() < MIN_LOST && self.held.is_empty() {
-            return None;
-        }
         let served = served(self);
         let gone = self.let_go.len();
         let (all, of) = (lost.len() + self.held.len() + gone, served.losable + self.held.len() + gone);
-        let guarded = served.members + gone >= MIN_MEMBERS;
+        let alone = lost.len() < MIN_LOST && self.held.is_empty();
+        let guarded = served.members + gone >= MIN_MEMBERS && !alone;
         if !guarded || all as f64 <= self.max_fraction * of as f64 {
             self.let_go.extend(lost.into_iter().map(|id| (id, now)));
             return None;
@@ -201,10 +198,11 @@ impl Guard {
     }
 }
 
-/// Whether the member at `place` of `known` would count as lost if its entry were gone at `now` (Unix seconds).
-pub(crate) fn is_losable(known: &Snapshot, place: usize, now: i64) -> bool {
+/// Whether the member at `place` of `known` counts as lost if its entry is gone, where the store was last heard at `heard`
+/// (Unix seconds).
+pub(crate) fn is_losable(known: &Snapshot, place: usize, heard: i64) -> bool {
     !matches!(known.members[place].state(), State::Leaving | State::Left)
-        && is_fresh(known.seen[place], now, known.options.heartbeat_timeout)
+        && is_fresh(known.seen[place], heard, known.options.heartbeat_timeout)
 }
 
 #[cfg(test)]

@@ -124,6 +124,12 @@ async fn who_made_room_for_a_newcomer_is_asked_for_as_long_as_one_looks_back() {
     let cluster = cluster.replaced(sharded(3, HOUR), joined_before(3_601));
     assert_eq!(cluster.read(NOW - 10, NOW).await.unwrap().len(), 50);
     assert_eq!(asked(&cluster), new);
+
+    // A query for what was written before looks back further by itself.
+    let cluster = cluster.replaced(sharded(3, HOUR), joined_before(3_601));
+    assert_eq!(cluster.read(NOW - 3_700_000, NOW).await.unwrap().len(), 50);
+    let both: BTreeSet<usize> = old.iter().chain(&new).copied().collect();
+    assert_eq!(asked(&cluster), both.into_iter().collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
