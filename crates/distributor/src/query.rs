@@ -127,7 +127,8 @@ impl Distributor {
     {
         let settings = &self.config.distributor;
         let (snapshot, now) = (self.ring.snapshot(), self.ring.clock().now_secs());
-        let shard = self.read_shard(&snapshot, tenant, Some(start_ms));
+        // Names and series are asked for without a beginning as a rule; for them the look-back period is enough.
+        let shard = self.read_shard(&snapshot, tenant, matches!(call, Call::QueryStream).then_some(start_ms));
         let set = shard
             .replication_set(Operation::READ, now)
             .map(|replicas| replicas.to_set())

@@ -13,8 +13,8 @@ impl Distributor {
         ring.shuffle_shard(tenant, self.shard_size(tenant))
     }
 
-    /// Who may have series of `tenant` written from `start_ms` on: its shard, and who was in it since then, or during the
-    /// look-back period if that is longer. Everybody without such a period: who was in the shard before is not known then.
+    /// Who may have series of `tenant`, with samples from `start_ms` on if that is given: its shard, and who was in it since
+    /// then, or during the look-back period if that is longer. Everybody without such a period: who was in the shard before is not known then.
     ///
     /// Members are known to have been in a shard by when others registered. So it is not known whom a larger shard had
     /// before the tenant's size was lowered, or set for the first time, nor who stood in for an instance that was READONLY:
