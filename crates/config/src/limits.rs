@@ -57,7 +57,7 @@ section! {
         pub creation_grace_period: Duration as PromDuration = Duration::from_secs(600), "validation.create-grace-period";
         /// Reject series without a metric name.
         pub enforce_metric_name: bool = true, "validation.enforce-metric-name";
-        /// Ingesters of this tenant with shuffle sharding; 0 means all.
+        /// Ingesters of this tenant with shuffle sharding; 0 means all. Reads do not ask whom only a larger shard had: lower it, or set it at first, when ingesters no longer have to answer for what was written before.
         pub ingestion_tenant_shard_size: usize = 0, "distributor.ingestion-tenant-shard-size";
         /// Series of a tenant in one ingester.
         pub max_series_per_user: usize = 5_000_000, "ingester.max-series-per-user";
@@ -81,7 +81,7 @@ section! {
         pub query_ingesters_within: Duration as PromDuration = Duration::ZERO, "limits.query-ingesters-within";
         /// Age from which store-gateways are asked; 0 means always.
         pub query_store_after: Duration as PromDuration = Duration::ZERO, "limits.query-store-after", unused;
-        /// How far back ingesters that left a tenant's shard are still asked; 0 means ask all ingesters.
+        /// How far back ingesters that left a tenant's shard because others joined are still asked, or as far as a query of samples goes if that is further; 0 means ask all ingesters.
         pub shuffle_sharding_ingesters_lookback_period: Duration as PromDuration = Duration::ZERO, "limits.shuffle-sharding-ingesters-lookback-period";
         /// Rulers of a tenant, in Cortex.
         pub ruler_tenant_shard_size: f64 = 0.0, "ruler.tenant-shard-size", unused;

@@ -34,7 +34,7 @@ section! {
         pub store: Option<KvStore> as Optional, "ring.default-store";
         /// Backend blocks for rings that have none of their own.
         pub kvstore: BackendsConfig, "ring.kvstore.";
-        /// Largest part of a ring's members (0 to 1) that may vanish from the store at once without having left; the removal of more is held back. 0 means no guard.
+        /// Largest part of a ring's members (0 to 1) that may vanish from the store, several at a time, without having left; the removal of more is held back. A member that vanishes alone is removed. 0 means no guard.
         pub max_vanish_fraction: f64 = 0.5, "ring.max-vanish-fraction";
         /// How long such removals are held back; auto means the ring's heartbeat timeout, or 1m if that is 0.
         pub vanish_grace: AutoDuration, "ring.vanish-grace";
