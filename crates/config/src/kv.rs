@@ -26,6 +26,16 @@ choice! {
 }
 
 choice! {
+    /// How the entries of a value become keys of Consul or etcd.
+    pub enum Layout {
+        /// All entries in one key, as Cortex keeps them.
+        Single = "single",
+        /// One key for each entry: a heartbeat writes that and nothing else. Cortex cannot read it.
+        PerInstance = "per_instance",
+    }
+}
+
+choice! {
     /// When a write to the primary store returns.
     pub enum MirrorMode {
         /// Once the primary has it; the secondary follows in the background.
@@ -54,6 +64,8 @@ section! {
         pub store: KvStore, "store|ring.store";
         /// Prefix of the keys in the store; should end with a slash.
         pub prefix: String = "collectors/".into(), "prefix|ring.prefix";
+        /// Keys in Consul and etcd: single (one for the whole ring, as Cortex) or per_instance (one for each instance, for large rings). The same for all processes of a ring.
+        pub layout: Layout, "layout";
         /// Consul client. A ring without this block uses the one of `ring.kvstore`, else the ingester ring's; so for the other backends.
         pub consul: ConsulConfig, "consul.";
         /// DynamoDB client of Cortex, which ringkit does not have.
@@ -93,6 +105,8 @@ section! {
         pub host: String = "localhost:8500".into(), "hostname";
         /// ACL token.
         pub acl_token: Secret, "acl-token";
+        /// Datacenter whose keys are used; the agent's own if empty.
+        pub datacenter: String, "datacenter";
         /// Longest wait for an answer, long polls excluded.
         pub http_client_timeout: Duration = Duration::from_secs(20), "client-timeout";
         /// Read from the leader only.
@@ -101,6 +115,8 @@ section! {
         pub watch_rate_limit: f64 = 1.0, "watch-rate-limit";
         /// Watch requests that may exceed the rate at once.
         pub watch_burst_size: usize = 1, "watch-burst-size";
+        /// Largest value that the servers accept, in bytes: their `kv_max_value_size`. Larger ones are refused before they are sent.
+        pub max_value_bytes: u64 = 512 * 1024, "max-value-bytes";
         /// Use TLS.
         pub tls_enabled: bool = false, "tls-enabled";
         /// Client certificate file (PEM).
@@ -143,6 +159,8 @@ section! {
         pub dial_timeout: Duration = Duration::from_secs(10), "dial-timeout";
         /// Attempts of an operation.
         pub max_retries: usize = 10, "max-retries";
+        /// Largest request that the servers accept, in bytes: their `--max-request-bytes`. Larger values are refused before they are sent.
+        pub max_value_bytes: u64 = 1536 * 1024, "max-value-bytes";
         /// Use TLS.
         pub tls_enabled: bool = false, "tls-enabled";
         /// Client certificate file (PEM).
@@ -203,7 +221,7 @@ impl KvStoreConfig {
     }
 
     pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
-        let Self { store: _, prefix: _, consul, dynamodb: _, etcd, multi, own: _ } = self;
+        let Self { store: _, prefix: _, layout: _, consul, dynamodb: _, etcd, multi, own: _ } = self;
         if self.uses(KvStore::Consul) {
             consul.validate(&mut rules.below("consul"));
         }
@@ -221,10 +239,12 @@ impl ConsulConfig {
         let Self {
             host,
             acl_token: _,
+            datacenter: _,
             http_client_timeout,
             consistent_reads: _,
             watch_rate_limit,
             watch_burst_size,
+            max_value_bytes,
             tls_enabled: _,
             tls_cert_path,
             tls_key_path,
@@ -234,6 +254,7 @@ impl ConsulConfig {
         } = self;
         rules.require(!host.is_empty(), "host", "is empty, but the store is consul: give host:port");
         rules.require(!http_client_timeout.is_zero(), "http_client_timeout", "must be longer than 0");
+        rules.require(*max_value_bytes > 0, "max_value_bytes", "must be more than 0");
         rules.require(*watch_rate_limit >= 0.0, "watch_rate_limit", "cannot be negative");
         rules.require(
             *watch_rate_limit == 0.0 || *watch_burst_size > 0,
@@ -250,6 +271,7 @@ impl EtcdConfig {
             endpoints,
             dial_timeout,
             max_retries: _,
+            max_value_bytes,
             tls_enabled: _,
             tls_cert_path,
             tls_key_path,
@@ -265,6 +287,7 @@ impl EtcdConfig {
             "endpoints",
             "is empty, but the store is etcd: list its members",
         );
+        rules.require(*max_value_bytes > 0, "max_value_bytes", "must be more than 0");
         rules.require(!dial_timeout.is_zero(), "dial_timeout", "must be longer than 0");
         rules.require(
             password.is_empty() || !username.is_empty(),

@@ -50,7 +50,8 @@ pub use ingester::{
     IngesterConfig, IngesterInstanceLimits,
 };
 pub use kv::{
-    ConsulConfig, DynamoDbConfig, EtcdConfig, KvStore, KvStoreConfig, MirrorMode, MultiConfig, Own, ReadMode,
+    ConsulConfig, DynamoDbConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, MirrorMode, MultiConfig, Own,
+    ReadMode,
 };
 pub use lifecycler::{LifecyclerConfig, MAX_NUM_TOKENS, TokensGeneratorStrategy};
 pub use limits::{IngestionRateStrategy, LimitsConfig};

@@ -7,13 +7,20 @@
 pub mod client;
 pub mod codec;
 pub mod conformance;
+#[cfg(feature = "consul")]
+pub mod consul;
 mod entries;
 pub mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod inmemory;
+mod layout;
 mod metered;
 mod metrics;
 pub mod open;
 mod prefix;
+mod shared;
+mod size;
 pub mod store;
 pub mod value;
 mod view;
@@ -25,6 +32,7 @@ pub use entries::{Entries, EntriesIter};
 pub use error::Error;
 pub use inmemory::InMemory;
 pub use open::Stores;
+pub use shared::Trouble;
 pub use store::{
     Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription,
 };

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::metrics::{OperationMetrics, RequestMetrics};
+use crate::shared::Trouble;
 use crate::store::{Applied, Change, Key, Precondition, Store, Stored, Subscription};
 
 pub(crate) struct Metered {
@@ -59,6 +60,10 @@ impl Store for Metered {
 
     fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced()
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.inner.trouble()
     }
 }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::shared::Trouble;
 use crate::store::{Applied, Change, Key, Precondition, Store, Stored, Subscription};
 
 pub(crate) struct Prefixed {
@@ -52,6 +53,10 @@ impl Store for Prefixed {
 
     fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced()
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.inner.trouble()
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::codec::Codec;
 use crate::entries::Entries;
 use crate::error::Error;
+use crate::shared::{Heard, Trouble};
 
 /// Name of an entry within a value, for example an instance id.
 pub type EntryId = smol_str::SmolStr;
@@ -158,20 +159,37 @@ pub trait Store: Send + Sync + 'static {
 
     /// True once reads reflect the cluster. Always true for a store that reads through.
     fn synced(&self) -> watch::Receiver<bool>;
+
+    /// Whether what is behind the store answers; `Some` while it does not. Watches go on from what they know meanwhile.
+    fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        watch::Sender::new(None).subscribe()
+    }
 }
 
 /// A running watch of one key. Dropping it ends the watch.
 pub struct Subscription {
-    values: watch::Receiver<Option<Stored>>,
+    source: Source,
     first: bool,
     // Whatever must live as long as the watch: a task's abort handle, a timer.
     _guards: Vec<Box<dyn Any + Send + Sync>>,
 }
 
+enum Source {
+    /// Holds the current value already.
+    Known(watch::Receiver<Option<Stored>>),
+    /// Holds nothing until a server answered.
+    Heard(watch::Receiver<Heard>),
+}
+
 impl Subscription {
     /// A watch fed by `values`, which holds the current value already.
     pub fn new(values: watch::Receiver<Option<Stored>>) -> Self {
-        Self { values, first: true, _guards: Vec::new() }
+        Self { source: Source::Known(values), first: true, _guards: Vec::new() }
+    }
+
+    /// A watch fed by a follower, which may still be waiting for its first answer.
+    pub(crate) fn shared(heard: watch::Receiver<Heard>) -> Self {
+        Self { source: Source::Heard(heard), first: true, _guards: Vec::new() }
     }
 
     /// The same watch, dropping `guard` when it ends.
@@ -185,17 +203,30 @@ impl Subscription {
     ///
     /// `None` = the store closed; `Some(None)` = the key is absent. Cancel safe: no value is lost.
     pub async fn changed(&mut self) -> Option<Option<Stored>> {
-        if !self.first {
-            self.values.changed().await.ok()?;
-        }
+        let value = match &mut self.source {
+            Source::Known(values) => {
+                if !self.first {
+                    values.changed().await.ok()?;
+                }
+                values.borrow_and_update().clone()
+            }
+            Source::Heard(heard) => {
+                if self.first {
+                    heard.wait_for(|heard| heard.value.is_some()).await.ok()?;
+                } else {
+                    heard.changed().await.ok()?;
+                }
+                heard.borrow_and_update().value.clone()?
+            }
+        };
         self.first = false;
-        Some(self.values.borrow_and_update().clone())
+        Some(value)
     }
 }
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("values", &*self.values.borrow()).finish_non_exhaustive()
+        f.debug_struct("Subscription").finish_non_exhaustive()
     }
 }
 

@@ -4,11 +4,13 @@
 //! Nothing here leaves anything behind: processes are killed and data directories removed when their handle drops. If that
 //! happens while a test is failing, the last lines of each process' output are printed.
 //!
-//! - [`process`]: a child process with captured output and signals; [`prometheus`]: a real Prometheus
+//! - [`process`]: a child process with captured output and signals; [`prometheus`], [`consul`], [`etcd`]: the real ones
 //! - [`ports`]: listeners and port numbers from the operating system; [`net`]: the proxy; [`http`]: a client in 150 lines
 //! - [`time`]: [`eventually`], [`eventually_ok`]
 
+pub mod consul;
 pub mod error;
+pub mod etcd;
 pub mod http;
 pub mod net;
 pub mod ports;
@@ -16,7 +18,9 @@ pub mod process;
 pub mod prometheus;
 pub mod time;
 
+pub use consul::Consul;
 pub use error::Error;
+pub use etcd::Etcd;
 pub use net::Proxy;
 pub use process::{Process, ProcessBuilder, Signal};
 pub use prometheus::Prometheus;

@@ -1,0 +1,1 @@
+//! [`Consul`]: values in HashiCorp Consul's key-value store.

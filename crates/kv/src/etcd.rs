@@ -1,0 +1,1 @@
+//! [`Etcd`]: values in etcd.
