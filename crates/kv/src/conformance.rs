@@ -66,7 +66,30 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!($store, $crate::conformance::Traits::default());
     };
     ($store:expr, $traits:expr) => {
-        $crate::conformance_tests!(@each $store, $traits,
+        $crate::conformance_rules!(conformance_tests_of $store, $traits);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_tests_of {
+    ($store:expr, $traits:expr, $($rule:ident)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $rule() {
+                let store: ::std::sync::Arc<dyn $crate::Store> = ::std::sync::Arc::new($store);
+                $crate::conformance::$rule(store, $traits).await;
+            }
+        )+
+    };
+}
+
+/// The names of all rules, handed to another macro after its arguments.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_rules {
+    ($then:ident $($argument:expr),*) => {
+        $crate::$then! { $($argument,)*
             an_absent_key_reads_as_none
             what_is_written_is_read_back
             entries_that_are_not_named_stay_untouched
@@ -91,17 +114,31 @@ macro_rules! conformance_tests {
             a_key_deleted_between_read_and_write_costs_one_attempt
             a_hostile_entry_spares_its_neighbours
             the_store_becomes_synced
-        );
+        }
     };
-    (@each $store:expr, $traits:expr, $($rule:ident)+) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn $rule() {
-                let store: ::std::sync::Arc<dyn $crate::Store> = ::std::sync::Arc::new($store);
-                $crate::conformance::$rule(store, $traits).await;
-            }
-        )+
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_run_of {
+    ($store:expr, $traits:expr, $($rule:ident)+) => {
+        [$((stringify!($rule), tokio::spawn($rule(Arc::clone($store), $traits)))),+]
     };
+}
+
+/// Plays all rules at once on one store, for a store behind which stands a server that takes time to start.
+///
+/// # Panics
+///
+/// With the names of the rules that are broken; what each said is on standard error.
+pub async fn all(store: &Arc<dyn Store>, traits: Traits) {
+    let mut broken = Vec::new();
+    for (rule, running) in crate::conformance_rules!(conformance_run_of store, traits) {
+        if running.await.is_err() {
+            broken.push(rule);
+        }
+    }
+    assert!(broken.is_empty(), "{} breaks: {}", store.backend(), broken.join(", "));
 }
 
 /// Counters by name: the value that the rules are played with.

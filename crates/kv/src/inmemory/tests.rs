@@ -178,3 +178,9 @@ async fn a_watch_of_an_absent_key_leaves_nothing_behind() {
     drop(watches);
     assert_eq!(store.shared.keys.lock().slots.len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_rules_hold_on_one_store_at_once() {
+    let store: Arc<dyn Store> = Arc::new(InMemory::default());
+    crate::conformance::all(&store, crate::conformance::Traits::default()).await;
+}
