@@ -14,12 +14,15 @@ pub mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod inmemory;
+#[allow(dead_code)]
 mod layout;
 mod metered;
 mod metrics;
 pub mod open;
 mod prefix;
+#[allow(dead_code)]
 mod shared;
+#[allow(dead_code)]
 mod size;
 pub mod store;
 pub mod value;

@@ -314,14 +314,16 @@ impl Drop for Process {
     }
 }
 
-/// Finds a program on the PATH.
+/// Finds a program on the PATH, or where `cargo xtask test` unpacks what cannot be installed.
 ///
 /// # Errors
 ///
 /// [`Error::NotInstalled`] with `install`, the line a developer should run.
 pub fn find_program(program: &str, install: &str) -> Result<PathBuf, Error> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let unpacked = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/usr/bin"));
     std::env::split_paths(&path)
+        .chain([unpacked.to_owned()])
         .map(|dir| dir.join(program))
         .find(|file| is_executable(file))
         .ok_or_else(|| Error::NotInstalled { program: program.to_owned(), install: install.to_owned() })

@@ -44,11 +44,26 @@ fn main() -> ExitCode {
 }
 
 /// What compiling takes.
-const BUILD: &[Need] = &[Need { program: "cc", package: "gcc libc6-dev", why: "Rust links with it" }];
+const BUILD: &[Need] = &[
+    Need { program: "cc", package: "gcc libc6-dev", why: "Rust links with it" },
+    Need {
+        program: "pkg-config",
+        package: "pkg-config",
+        why: "finds the libraries that the client of Consul wants",
+    },
+    Need { program: "openssl.pc", package: "libssl-dev", why: "the client of Consul is compiled against it" },
+    Need { program: "protoc", package: "protobuf-compiler", why: "the client of etcd is compiled with it" },
+    Need {
+        program: "/usr/include/google/protobuf/descriptor.proto",
+        package: "libprotobuf-dev",
+        why: "the client of etcd is compiled with it",
+    },
+];
 
 /// What the tests take besides.
 const TEST: &[Need] = &[
     Need { program: "prometheus", package: "prometheus", why: "tests write from and read into a real one" },
+    Need { program: "etcd", package: "etcd-server", why: "tests talk to a real one" },
     Need { program: "promtool", package: "prometheus", why: "tests check files with it" },
 ];
 
@@ -62,6 +77,7 @@ fn dev(args: &[String]) -> Result<(), String> {
 fn test(filters: &[String]) -> Result<(), String> {
     install::ensure(BUILD)?;
     install::ensure(TEST)?;
+    install::ensure_consul()?;
     let nextest = install::has(CARGO_NEXTEST);
     if nextest {
         Step::cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters).run()?;
@@ -82,6 +98,7 @@ fn test(filters: &[String]) -> Result<(), String> {
 fn soak(args: &[String]) -> Result<(), String> {
     install::ensure(BUILD)?;
     install::ensure(TEST)?;
+    install::ensure_consul()?;
     let cargo = ["test", "--release", "--workspace", "--lib", "--bins", "--tests"];
     if args.iter().any(|arg| arg == "--list") {
         return Step::cargo(&cargo).args(&["--", "soak", "--ignored", "--list", "--format=terse"]).run();

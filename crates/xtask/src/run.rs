@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 /// Writes to standard error, where cargo writes too.
@@ -26,11 +27,22 @@ impl Step {
         let mut command = Command::new(program);
         // `crates/xtask`, two levels below the root.
         command.args(args).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if let Ok(path) = std::env::join_paths(std::env::split_paths(&path).chain([crate::install::tools()]))
+        {
+            command.env("PATH", path);
+        }
         Self { command }
     }
 
     pub(crate) fn args(mut self, args: &[impl AsRef<OsStr>]) -> Self {
         self.command.args(args);
+        self
+    }
+
+    /// Runs elsewhere than in the workspace's root.
+    pub(crate) fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
         self
     }
 
