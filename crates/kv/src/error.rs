@@ -38,7 +38,7 @@ pub enum Error {
         cause: DecodeError,
     },
     /// The change would exceed a bound of the store. Nothing was written.
-    #[error("cannot write `{key}`: {size} {what} exceed the limit of {limit}")]
+    #[error("cannot write `{key}`: {size} {what} exceed the limit of {limit}{}", remedy(what))]
     TooLarge {
         /// The key.
         key: String,
@@ -71,6 +71,34 @@ pub enum Error {
         /// Whose configuration it is, for example `ingester-ring`.
         kv_name: String,
     },
+    /// The configuration of the store cannot be used.
+    #[error("cannot use {backend}: `{key}` {reason}")]
+    Misconfigured {
+        /// Which backend.
+        backend: &'static str,
+        /// The key of its block.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server understood and said no; asking again does not help.
+    #[error("{backend} refused a request: {reason}")]
+    Refused {
+        /// Which backend.
+        backend: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The key is kept in another layout than this process is configured for. Nothing was written.
+    #[error(
+        "`{key}` is kept in the layout `{found}`: set `kvstore.layout: {found}` for this ring, the same in all processes, or delete the key"
+    )]
+    OtherLayout {
+        /// The key.
+        key: String,
+        /// The layout that was found.
+        found: &'static str,
+    },
     /// The decision of a compare-and-swap said no. Nothing was written.
     #[error("compare-and-swap on `{key}` was given up: {}", chain(&**cause))]
     Aborted {
@@ -92,10 +120,23 @@ impl Error {
             Self::Decode { .. }
             | Self::TooLarge { .. }
             | Self::NotBuilt { .. }
+            | Self::Misconfigured { .. }
+            | Self::Refused { .. }
+            | Self::OtherLayout { .. }
             | Self::Aborted { .. }
             | Self::Closed => false,
         }
     }
+}
+
+/// What helps against a value that is too large for its store.
+pub(crate) const REMEDY: &str = "use fewer tokens per instance, forget instances that are gone, use `kvstore.layout: per_instance`, or raise the \
+                                 server's own limit and `max_value_bytes` with it";
+/// What is counted when a whole value is too large.
+pub(crate) const WHOLE_VALUE: &str = "bytes of the whole value";
+
+fn remedy(what: &str) -> String {
+    if what == WHOLE_VALUE { format!(": {REMEDY}") } else { String::new() }
 }
 
 /// An error with its causes, so that a message is complete wherever it ends up.

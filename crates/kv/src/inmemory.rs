@@ -128,7 +128,7 @@ impl Keys {
         }
         let known = current.clone().unwrap_or_else(Stored::absent);
         let Some((entries, bytes)) =
-            changed_entries(&known.entries, slot.map_or(0, |slot| slot.bytes), change)
+            changed_entries(&known.entries, slot.map_or(0, |slot| slot.bytes), &change)
         else {
             return Ok(Applied::Done(known));
         };
@@ -162,14 +162,9 @@ impl Keys {
 fn changed_entries(
     known: &Entries<EntryBytes>,
     bytes: usize,
-    change: Change,
+    change: &Change,
 ) -> Option<(Entries<EntryBytes>, usize)> {
-    let Change { mut upserts, mut removals } = change;
-    removals.retain(|id| known.contains_key(id) && !upserts.contains_key(id));
-    upserts.retain(|id, entry| known.get(id).is_none_or(|stored| stored.bytes != *entry));
-    if upserts.is_empty() && removals.is_empty() {
-        return None;
-    }
+    let Change { upserts, removals } = change.effective(known)?;
     let size = |id: &EntryId, entry: &[u8]| id.len() + entry.len();
     let (mut entries, mut bytes) = (known.clone(), bytes);
     for id in removals {

@@ -52,7 +52,7 @@ impl EntryKeys {
             match byte {
                 b'.' if !dots => name.push('.'),
                 b'-' | b'_' | b':' | b'@' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                    name.push(char::from(byte))
+                    name.push(char::from(byte));
                 }
                 _ => {
                     let _ = write!(name, "%{byte:02X}");

@@ -8,21 +8,22 @@ pub mod client;
 pub mod codec;
 pub mod conformance;
 #[cfg(feature = "consul")]
-pub mod consul;
+mod consul;
 mod entries;
 pub mod error;
 #[cfg(feature = "etcd")]
-pub mod etcd;
+mod etcd;
 pub mod inmemory;
-#[allow(dead_code)]
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod layered;
+#[cfg(any(feature = "consul", feature = "etcd"))]
 mod layout;
 mod metered;
 mod metrics;
 pub mod open;
 mod prefix;
-#[allow(dead_code)]
 mod shared;
-#[allow(dead_code)]
+#[cfg(any(feature = "consul", feature = "etcd"))]
 mod size;
 pub mod store;
 pub mod value;

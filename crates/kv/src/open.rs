@@ -1,8 +1,10 @@
 //! [`Stores`]: from configuration to a running store.
 
+use std::fmt;
 use std::sync::Arc;
 
-use ringkit_config::{KvStore, KvStoreConfig};
+use parking_lot::Mutex;
+use ringkit_config::{KvStore, KvStoreConfig, Layout};
 use ringkit_runtime::{Clock, Meter};
 
 use crate::client::Client;
@@ -16,9 +18,31 @@ use crate::value::Value;
 /// The opened backends of a process, or of a test's cluster. Clones share them.
 ///
 /// The in-memory store lives here, so that several apps in one process can, but need not, see each other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Stores {
     inmemory: InMemory,
+    remote: Arc<Mutex<Vec<Remote>>>,
+}
+
+/// A connected backend: whoever configures the same one shares it, and with it one watch per key.
+struct Remote {
+    config: RemoteConfig,
+    layout: Layout,
+    store: Arc<dyn Store>,
+}
+
+#[derive(Clone, PartialEq)]
+enum RemoteConfig {
+    #[cfg(feature = "consul")]
+    Consul(ringkit_config::ConsulConfig),
+    #[cfg(feature = "etcd")]
+    Etcd(ringkit_config::EtcdConfig),
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores").field("inmemory", &self.inmemory).finish_non_exhaustive()
+    }
 }
 
 impl Stores {
@@ -33,7 +57,8 @@ impl Stores {
     ///
     /// # Errors
     ///
-    /// [`Error::NotBuilt`] for a backend that this build lacks.
+    /// [`Error::NotBuilt`] for a backend that this build lacks; [`Error::Misconfigured`] names the key at fault. Whether
+    /// the server can be reached is not asked.
     pub fn open(
         &self,
         config: &KvStoreConfig,
@@ -43,6 +68,16 @@ impl Stores {
     ) -> Result<Arc<dyn Store>, Error> {
         let backend: Arc<dyn Store> = match &config.store {
             KvStore::Inmemory => Arc::new(self.inmemory.clone()),
+            #[cfg(feature = "consul")]
+            KvStore::Consul => {
+                let remote = RemoteConfig::Consul(config.consul.clone());
+                self.remote(remote, config.layout, kv_name, meter)?
+            }
+            #[cfg(feature = "etcd")]
+            KvStore::Etcd => {
+                let remote = RemoteConfig::Etcd(config.etcd.clone());
+                self.remote(remote, config.layout, kv_name, meter)?
+            }
             other => {
                 return Err(Error::NotBuilt { store: other.to_string(), kv_name: kv_name.to_owned() });
             }
@@ -52,6 +87,29 @@ impl Stores {
             prefix => Arc::new(Prefixed::new(backend, prefix)),
         };
         Ok(Arc::new(Metered::new(prefixed, "primary", kv_name, meter)))
+    }
+
+    #[cfg(any(feature = "consul", feature = "etcd"))]
+    fn remote(
+        &self,
+        config: RemoteConfig,
+        layout: Layout,
+        kv_name: &str,
+        meter: &Meter,
+    ) -> Result<Arc<dyn Store>, Error> {
+        let mut remote = self.remote.lock();
+        let same = |open: &&Remote| open.config == config && open.layout == layout;
+        if let Some(open) = remote.iter().find(same) {
+            return Ok(Arc::clone(&open.store));
+        }
+        let store: Arc<dyn Store> = match &config {
+            #[cfg(feature = "consul")]
+            RemoteConfig::Consul(consul) => Arc::new(crate::consul::open(consul, layout, kv_name, meter)?),
+            #[cfg(feature = "etcd")]
+            RemoteConfig::Etcd(etcd) => Arc::new(crate::etcd::open(etcd, layout, meter)?),
+        };
+        remote.push(Remote { config, layout, store: Arc::clone(&store) });
+        Ok(store)
     }
 
     /// Opens the configured store and puts a typed client on it, whose counters carry `kv_name` too.
@@ -103,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_is_not_built_is_named_with_what_to_do() {
-        for store in [KvStore::Consul, KvStore::Etcd, KvStore::Memberlist, KvStore::Multi] {
+        for store in [KvStore::Memberlist, KvStore::Multi] {
             let opened =
                 Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
             let error = opened.err().unwrap().to_string();

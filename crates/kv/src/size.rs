@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use ringkit_runtime::Meter;
 use tracing::warn;
 
-use crate::error::Error;
+use crate::error::{Error, REMEDY, WHOLE_VALUE};
 
 /// Watches over the size of the values that one store is given.
 pub(crate) struct ValueSize {
@@ -64,17 +64,8 @@ impl ValueSize {
         known.warned = large;
         if size > self.limit {
             self.refused.increment(1);
-            return Err(Error::TooLarge {
-                key: key.to_string(),
-                what: "bytes of the whole value",
-                size,
-                limit: self.limit,
-            });
+            return Err(Error::TooLarge { key: key.to_string(), what: WHOLE_VALUE, size, limit: self.limit });
         }
         Ok(())
     }
 }
-
-/// What helps against values that are too large.
-const REMEDY: &str = "use fewer tokens per instance, forget instances that are gone, use `kvstore.layout: per_instance`, or raise the \
-                      server's own limit and `max_value_bytes` with it";

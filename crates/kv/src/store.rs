@@ -112,6 +112,27 @@ impl Change {
     }
 }
 
+impl Change {
+    /// What of it makes a difference to `known`; `None` if nothing does.
+    pub(crate) fn effective(&self, known: &Entries<EntryBytes>) -> Option<Self> {
+        let mut change = self.clone();
+        change.removals.retain(|id| known.contains_key(id) && !self.upserts.contains_key(id));
+        change.upserts.retain(|id, entry| known.get(id).is_none_or(|stored| stored.bytes != *entry));
+        (!change.is_empty()).then_some(change)
+    }
+
+    /// Does it to `entries`.
+    #[cfg(any(feature = "consul", feature = "etcd"))]
+    pub(crate) fn carry_out(self, entries: &mut Entries<EntryBytes>) {
+        for id in &self.removals {
+            entries.remove(id);
+        }
+        for (id, entry) in self.upserts {
+            entries.insert(id, EntryBytes::new(entry));
+        }
+    }
+}
+
 /// When a [`Change`] may be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {

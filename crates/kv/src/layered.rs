@@ -1,0 +1,536 @@
+//! [`Layered`]: the [`Store`] of a backend that keeps bytes under flat keys ([`Flat`]). Layouts, versions, races, the shared
+//! watch and the size of values live here; requests and protocols do not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ringkit_config::Layout;
+use ringkit_runtime::{Backoff, Meter};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::entries::Entries;
+use crate::error::Error;
+use crate::layout::{EntryKeys, MARKER, NOTICE, is_notice};
+use crate::shared::{Epoch, Feed, Followers, Pulse, Trouble};
+use crate::size::ValueSize;
+use crate::store::{
+    Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription,
+};
+
+/// What is under one key of the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) key: String,
+    pub(crate) value: Bytes,
+    /// The server's index of the last write to it: `ModifyIndex` or `mod_revision`.
+    pub(crate) index: u64,
+}
+
+/// What a read found, as of the server's `index`.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    pub(crate) items: Vec<Item>,
+    pub(crate) index: u64,
+}
+
+/// What is read or followed.
+#[derive(Clone, Debug)]
+pub(crate) enum Scope {
+    /// One key.
+    Key(String),
+    /// All keys that begin so.
+    Below(String),
+}
+
+/// What must hold for a batch to be carried out.
+#[derive(Clone, Debug)]
+pub(crate) enum Guard {
+    Absent(String),
+    Present(String),
+    At(String, u64),
+}
+
+/// Writes that happen together or not at all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) guards: Vec<Guard>,
+    pub(crate) puts: Vec<(String, Bytes)>,
+    pub(crate) deletes: Vec<String>,
+    pub(crate) delete_below: Option<String>,
+    /// Nothing that begins so was written after this index, where the server can tell.
+    pub(crate) unchanged: Option<(String, u64)>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    /// What was put has this index now.
+    At(u64),
+    /// A guard did not hold: nothing was written.
+    Lost,
+}
+
+/// What a follower tells.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// All that is in the scope.
+    Page(Page),
+    /// The same, of a server whose indexes began anew.
+    Restarted(Page),
+}
+
+/// A server that keeps bytes under flat keys.
+#[async_trait]
+pub(crate) trait Flat: Send + Sync + 'static {
+    /// Short name, such as `consul`.
+    fn backend(&self) -> &'static str;
+
+    /// How many writes and guards a batch may hold.
+    fn max_batch(&self) -> usize;
+
+    /// Reads what is there now.
+    async fn read(&self, scope: &Scope) -> Result<Page, Error>;
+
+    /// Names of the keys that begin with `prefix`.
+    async fn names(&self, prefix: &str) -> Result<Vec<String>, Error>;
+
+    /// Carries out a batch.
+    async fn commit(&self, batch: &Batch) -> Result<Committed, Error>;
+
+    /// Tells what is in the scope, at once and after every change. Never ends; resumes by itself and paces itself.
+    async fn follow(&self, scope: &Scope, pulse: &Pulse, news: &(dyn Fn(News) + Send + Sync));
+}
+
+/// A [`Store`] over a [`Flat`] server. Clones share everything.
+pub(crate) struct Layered<F> {
+    core: Arc<Core<F>>,
+}
+
+struct Core<F> {
+    flat: F,
+    layout: Layout,
+    followers: Followers,
+    epoch: Epoch,
+    pulse: Pulse,
+    size: ValueSize,
+    limits: Limits,
+    synced: watch::Sender<bool>,
+    /// What was last read or written of each key: a write that names a single entry begins with it instead of with a read.
+    known: Mutex<HashMap<Arc<str>, Known>>,
+}
+
+/// A value and the server's indexes of its parts.
+#[derive(Clone, Debug)]
+struct Known {
+    stored: Stored,
+    /// Of the single key, or of the marker.
+    index: u64,
+    /// Of each entry, in the layout `per_instance`.
+    entries: Entries<u64>,
+}
+
+/// Keys whose last value is kept at hand. A process uses a handful.
+const MAX_KNOWN: usize = 1024;
+/// Waits after a lost race, when a write is to happen whatever the key holds.
+const MIN_RACE_BACKOFF: Duration = Duration::from_millis(2);
+const MAX_RACE_BACKOFF: Duration = Duration::from_millis(500);
+
+impl<F: Flat> Layered<F> {
+    /// `max_value_bytes` is what the server accepts under one key.
+    pub(crate) fn new(flat: F, layout: Layout, max_value_bytes: u64, meter: &Meter) -> Self {
+        let size = ValueSize::new(flat.backend(), max_value_bytes, meter);
+        let core = Core {
+            flat,
+            layout,
+            followers: Followers::default(),
+            epoch: Epoch::default(),
+            pulse: Pulse::default(),
+            size,
+            limits: Limits::default(),
+            synced: watch::Sender::new(true),
+            known: Mutex::default(),
+        };
+        Self { core: Arc::new(core) }
+    }
+}
+
+impl<F> fmt::Debug for Layered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layered").field("layout", &self.core.layout).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<F: Flat> Store for Layered<F> {
+    fn backend(&self) -> &'static str {
+        self.core.flat.backend()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        let known = self.core.read(key).await?;
+        Ok(known.map(|known| known.stored))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let names = self.core.observed(self.core.flat.names(prefix).await)?;
+        // Both layouts are told apart by names alone: a key with a marker stands for its entries.
+        let mut present: Vec<String> = match self.core.layout {
+            Layout::Single => names.into_iter().filter(|name| !name.contains("/_entries/")).collect(),
+            Layout::PerInstance => {
+                names.iter().filter_map(|name| EntryKeys::key_of_marker(name)).map(str::to_owned).collect()
+            }
+        };
+        present.sort_unstable();
+        present.dedup();
+        Ok(present)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), Error> {
+        let mut batch = Batch { deletes: vec![key.name.to_string()], ..Batch::default() };
+        if self.core.layout == Layout::PerInstance {
+            batch.delete_below = Some(EntryKeys::of(&key.name).marker().to_owned());
+        }
+        self.core.observed(self.core.flat.commit(&batch).await)?;
+        self.core.known.lock().remove(&key.name);
+        Ok(())
+    }
+
+    async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
+        self.core.limits.check(key, &change)?;
+        let mut backoff = Backoff::new(MIN_RACE_BACKOFF, MAX_RACE_BACKOFF);
+        // What is known may be old: then the guards do not hold, and what is there is read.
+        let mut base = match when {
+            Precondition::None => self.core.known.lock().get(&key.name).cloned().map(Some),
+            Precondition::Version(_) => None,
+        };
+        loop {
+            let read = base.is_none();
+            let known = match base.take() {
+                Some(known) => known,
+                None => self.core.read(key).await?,
+            };
+            let version = known.as_ref().map(|known| known.stored.version);
+            if matches!(when, Precondition::Version(expected) if expected != version) {
+                return Ok(Applied::Conflict);
+            }
+            let nothing = Entries::new();
+            let entries = known.as_ref().map_or(&nothing, |known| &*known.stored.entries);
+            let Some(effective) = change.effective(entries) else {
+                if read {
+                    return Ok(Applied::Done(known.map_or_else(Stored::absent, |known| known.stored)));
+                }
+                continue;
+            };
+            match self.core.write(key, known, effective, when).await? {
+                Some(stored) => return Ok(Applied::Done(stored)),
+                None if when != Precondition::None => return Ok(Applied::Conflict),
+                None => (),
+            }
+            // Lost to another writer. What was merely remembered is not worth a pause.
+            if read {
+                tokio::time::sleep(backoff.next()).await;
+            }
+        }
+    }
+
+    async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
+        let (core, followed) = (Arc::clone(&self.core), key.clone());
+        Ok(self.core.followers.subscribe(key, move |feed| async move {
+            let scope = core.scope(&followed);
+            let news = |news| core.hear(&followed, &feed, news);
+            core.flat.follow(&scope, &core.pulse, &news).await;
+        }))
+    }
+
+    fn synced(&self) -> watch::Receiver<bool> {
+        self.core.synced.subscribe()
+    }
+
+    fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.core.pulse.subscribe()
+    }
+}
+
+impl<F: Flat> Core<F> {
+    fn scope(&self, key: &Key) -> Scope {
+        match self.layout {
+            Layout::Single => Scope::Key(key.name.to_string()),
+            Layout::PerInstance => Scope::Below(EntryKeys::of(&key.name).marker().to_owned()),
+        }
+    }
+
+    /// Takes note of whether the server answered.
+    fn observed<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        match &result {
+            Err(error @ (Error::Unavailable { .. } | Error::Deadline { .. })) => self.pulse.fails(error),
+            _ => self.pulse.beats(),
+        }
+        result
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Known>, Error> {
+        let page = self.observed(self.flat.read(&self.scope(key)).await)?;
+        let known = self.known_of(key, &page)?;
+        self.remember(key, known.as_ref());
+        Ok(known)
+    }
+
+    fn remember(&self, key: &Key, is: Option<&Known>) {
+        let mut known = self.known.lock();
+        match is {
+            None => drop(known.remove(&key.name)),
+            Some(is) => {
+                if known.len() >= MAX_KNOWN && !known.contains_key(&key.name) {
+                    known.clear();
+                }
+                known.insert(Arc::clone(&key.name), is.clone());
+            }
+        }
+    }
+
+    /// What the follower of a key heard goes to its watchers.
+    fn hear(&self, key: &Key, feed: &Feed, news: News) {
+        let page = match news {
+            News::Page(page) => page,
+            News::Restarted(page) => {
+                self.epoch.advance();
+                self.known.lock().remove(&key.name);
+                warn!(
+                    key = &*key.name,
+                    backend = self.flat.backend(),
+                    "the store began anew with lower indexes"
+                );
+                page
+            }
+        };
+        match self.known_of(key, &page) {
+            Ok(known) => {
+                let version =
+                    known.as_ref().map_or_else(|| self.epoch.version(page.index), |k| k.stored.version);
+                feed.publish(version, known.map(|known| known.stored));
+            }
+            // The last good value stays; a read says the same to whoever asks.
+            Err(error) => warn!(key = &*key.name, %error, "skipped a stored value that cannot be read"),
+        }
+    }
+
+    /// What a page says of a key. Shares with the value known before what did not change.
+    fn known_of(&self, key: &Key, page: &Page) -> Result<Option<Known>, Error> {
+        let before = self.known.lock().get(&key.name).map(|known| Arc::clone(&known.stored.entries));
+        let before =
+            before.or_else(|| self.followers.latest(&key.name).flatten().map(|stored| stored.entries));
+        let before = before.unwrap_or_default();
+        match self.layout {
+            Layout::Single => {
+                let Some(item) = page.items.first() else { return Ok(None) };
+                if is_notice(&item.value) {
+                    return Err(other_layout(key, "per_instance"));
+                }
+                let split = key.codec.split(&item.value).map_err(|cause| Error::Decode {
+                    key: key.name.to_string(),
+                    entry: None,
+                    cause,
+                })?;
+                let entries = replaced(&before, split);
+                let stored = Stored { version: self.epoch.version(item.index), entries: Arc::new(entries) };
+                Ok(Some(Known { stored, index: item.index, entries: Entries::new() }))
+            }
+            Layout::PerInstance => {
+                let keys = EntryKeys::of(&key.name);
+                let (mut marker, mut newest) = (None, 0);
+                let (mut values, mut indexes) = (BTreeMap::new(), Entries::new());
+                for item in &page.items {
+                    newest = newest.max(item.index);
+                    if item.key == keys.marker() {
+                        marker = Some(item.index);
+                    } else if let Some(id) = keys.id(&item.key) {
+                        values.insert(id.clone(), item.value.clone());
+                        indexes.insert(id, item.index);
+                    }
+                }
+                let Some(index) = marker else { return Ok(None) };
+                let entries = Arc::new(replaced(&before, values));
+                let stored = Stored { version: self.epoch.version(newest), entries };
+                Ok(Some(Known { stored, index, entries: indexes }))
+            }
+        }
+    }
+
+    /// Writes what differs; `None` if somebody else was faster.
+    async fn write(
+        &self,
+        key: &Key,
+        known: Option<Known>,
+        change: Change,
+        when: Precondition,
+    ) -> Result<Option<Stored>, Error> {
+        match self.layout {
+            Layout::Single => self.write_single(key, known, change).await,
+            Layout::PerInstance => self.write_entries(key, known, change, when).await,
+        }
+    }
+
+    async fn write_single(
+        &self,
+        key: &Key,
+        known: Option<Known>,
+        change: Change,
+    ) -> Result<Option<Stored>, Error> {
+        let mut entries =
+            known.as_ref().map_or_else(Entries::new, |known| Entries::clone(&known.stored.entries));
+        change.carry_out(&mut entries);
+        let all = entries.iter().map(|(id, entry)| (id.clone(), entry.bytes.clone())).collect();
+        let joined = key.codec.join(&all);
+        self.size.check(&key.name, joined.len())?;
+        let name = key.name.to_string();
+        let guard = match &known {
+            Some(known) => Guard::At(name.clone(), known.index),
+            None => Guard::Absent(name.clone()),
+        };
+        let batch = Batch { guards: vec![guard], puts: vec![(name, joined)], ..Batch::default() };
+        match self.observed(self.flat.commit(&batch).await)? {
+            Committed::Lost => {
+                self.known.lock().remove(&key.name);
+                Ok(None)
+            }
+            Committed::At(index) => {
+                let stored = Stored { version: self.epoch.version(index), entries: Arc::new(entries) };
+                let known = Known { stored: stored.clone(), index, entries: Entries::new() };
+                self.remember(key, Some(&known));
+                // The value is whole, so whoever watches it here need not wait for the server to tell.
+                self.followers.offer(&key.name, stored.version, Some(stored.clone()));
+                Ok(Some(stored))
+            }
+        }
+    }
+
+    /// Each entry is guarded by itself. Who comes or goes rewrites the marker, so that the key's version moves.
+    ///
+    /// A change with a precondition is also refused when entries came or went, and, where the server can tell, when any
+    /// entry was written. More entries than a batch holds are written in several, each of which may lose its race.
+    async fn write_entries(
+        &self,
+        key: &Key,
+        known: Option<Known>,
+        change: Change,
+        when: Precondition,
+    ) -> Result<Option<Stored>, Error> {
+        let keys = EntryKeys::of(&key.name);
+        let Change { upserts, removals } = change;
+        for entry in upserts.values() {
+            self.size.check(&key.name, entry.len())?;
+        }
+        let mut known = match known {
+            Some(known) => known,
+            None => match self.create(key, &keys).await? {
+                Some(known) => known,
+                None => return Ok(None),
+            },
+        };
+        let conditional = when != Precondition::None;
+        let as_read = known.stored.version;
+        let mut writes: Vec<(EntryId, Option<Bytes>)> =
+            upserts.into_iter().map(|(id, entry)| (id, Some(entry))).collect();
+        writes.extend(removals.into_iter().map(|id| (id, None)));
+        let room = self.flat.max_batch() / 2 - 2;
+        for (number, some) in writes.chunks(room.max(1)).enumerate() {
+            let mut batch = Batch::default();
+            let mut moved = false;
+            for (id, entry) in some {
+                let (name, at) = (keys.entry(id), known.entries.get(id).copied());
+                batch.guards.push(match at {
+                    Some(index) => Guard::At(name.clone(), index),
+                    None => Guard::Absent(name.clone()),
+                });
+                moved |= at.is_none() || entry.is_none();
+                match entry {
+                    Some(entry) => batch.puts.push((name, entry.clone())),
+                    None => batch.deletes.push(name),
+                }
+            }
+            let marker = keys.marker().to_owned();
+            if conditional {
+                batch.guards.push(Guard::At(marker.clone(), known.index));
+                batch.unchanged =
+                    self.epoch.index(as_read).filter(|_| number == 0).map(|index| (marker.clone(), index));
+            } else if moved {
+                batch.guards.push(Guard::Present(marker.clone()));
+            }
+            if moved {
+                batch.puts.push((marker, Bytes::from_static(MARKER)));
+            }
+            let Committed::At(index) = self.observed(self.flat.commit(&batch).await)? else {
+                self.known.lock().remove(&key.name);
+                return Ok(None);
+            };
+            let mut entries = Entries::clone(&known.stored.entries);
+            for (id, entry) in some {
+                match entry {
+                    Some(entry) => {
+                        entries.insert(id.clone(), EntryBytes::new(entry.clone()));
+                        known.entries.insert(id.clone(), index);
+                    }
+                    None => {
+                        entries.remove(id);
+                        known.entries.remove(id);
+                    }
+                }
+            }
+            if moved {
+                known.index = index;
+            }
+            known.stored = Stored {
+                version: self.epoch.version(index).max(known.stored.version),
+                entries: Arc::new(entries),
+            };
+        }
+        // Not offered to watchers: what others wrote meanwhile is not in it, although its version is newer.
+        self.remember(key, Some(&known));
+        Ok(Some(known.stored))
+    }
+
+    /// Makes an empty value, unless the key holds something in the other layout; `None` if somebody else was faster.
+    async fn create(&self, key: &Key, keys: &EntryKeys) -> Result<Option<Known>, Error> {
+        let (name, marker) = (key.name.to_string(), keys.marker().to_owned());
+        let there = self.observed(self.flat.read(&Scope::Key(name.clone())).await)?;
+        let mut batch = Batch { guards: vec![Guard::Absent(marker.clone())], ..Batch::default() };
+        match there.items.first() {
+            Some(item) if is_notice(&item.value) => (),
+            Some(_) => return Err(other_layout(key, "single")),
+            None => {
+                batch.guards.push(Guard::Absent(name.clone()));
+                batch.puts.push((name, Bytes::from_static(NOTICE)));
+            }
+        }
+        batch.puts.push((marker, Bytes::from_static(MARKER)));
+        Ok(match self.observed(self.flat.commit(&batch).await)? {
+            Committed::Lost => None,
+            Committed::At(index) => {
+                let stored = Stored { version: self.epoch.version(index), entries: Arc::default() };
+                Some(Known { stored, index, entries: Entries::new() })
+            }
+        })
+    }
+}
+
+/// `before`, made to hold `values`: what is the same stays shared.
+fn replaced(before: &Entries<EntryBytes>, values: BTreeMap<EntryId, Bytes>) -> Entries<EntryBytes> {
+    let mut entries = before.clone();
+    entries.retain(|id, _| values.contains_key(id));
+    for (id, value) in values {
+        if entries.get(&id).is_none_or(|known| known.bytes != value) {
+            entries.insert(id, EntryBytes::new(value));
+        }
+    }
+    entries
+}
+
+fn other_layout(key: &Key, found: &'static str) -> Error {
+    Error::OtherLayout { key: key.name.to_string(), found }
+}
