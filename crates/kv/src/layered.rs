@@ -426,22 +426,23 @@ impl<F: Flat> Core<F> {
         for entry in upserts.values() {
             self.size.check(&key.name, entry.len())?;
         }
-        let mut known = match known {
-            Some(known) => known,
-            None => match self.create(key, &keys).await? {
-                Some(known) => known,
-                None => return Ok(None),
-            },
+        // A key comes into being together with its first entries: nobody sees it empty.
+        let mut creation = match known {
+            Some(_) => None,
+            None => Some(self.creation(key, &keys).await?),
         };
+        let mut known =
+            known.unwrap_or_else(|| Known { stored: Stored::absent(), index: 0, entries: Entries::new() });
         let conditional = when != Precondition::None;
         let as_read = known.stored.version;
         let mut writes: Vec<(EntryId, Option<Bytes>)> =
             upserts.into_iter().map(|(id, entry)| (id, Some(entry))).collect();
         writes.extend(removals.into_iter().map(|id| (id, None)));
-        let room = self.flat.max_batch() / 2 - 2;
+        let room = self.flat.max_batch() / 2 - 3;
         for (number, some) in writes.chunks(room.max(1)).enumerate() {
-            let mut batch = Batch::default();
-            let mut moved = false;
+            let creating = creation.is_some();
+            let mut batch = creation.take().unwrap_or_default();
+            let mut moved = creating;
             for (id, entry) in some {
                 let (name, at) = (keys.entry(id), known.entries.get(id).copied());
                 batch.guards.push(match at {
@@ -455,14 +456,16 @@ impl<F: Flat> Core<F> {
                 }
             }
             let marker = keys.marker().to_owned();
-            if conditional {
+            if creating {
+                // The creation's own guards say all.
+            } else if conditional {
                 batch.guards.push(Guard::At(marker.clone(), known.index));
                 batch.unchanged =
                     self.epoch.index(as_read).filter(|_| number == 0).map(|index| (marker.clone(), index));
             } else if moved {
                 batch.guards.push(Guard::Present(marker.clone()));
             }
-            if moved {
+            if moved && !creating {
                 batch.puts.push((marker, Bytes::from_static(MARKER)));
             }
             let Committed::At(index) = self.observed(self.flat.commit(&batch).await)? else {
@@ -495,8 +498,8 @@ impl<F: Flat> Core<F> {
         Ok(Some(known.stored))
     }
 
-    /// Makes an empty value, unless the key holds something in the other layout; `None` if somebody else was faster.
-    async fn create(&self, key: &Key, keys: &EntryKeys) -> Result<Option<Known>, Error> {
+    /// What brings a key into being, to go with its first entries. Refuses a key that holds something in the other layout.
+    async fn creation(&self, key: &Key, keys: &EntryKeys) -> Result<Batch, Error> {
         let (name, marker) = (key.name.to_string(), keys.marker().to_owned());
         let there = self.observed(self.flat.read(&Scope::Key(name.clone())).await)?;
         let mut batch = Batch { guards: vec![Guard::Absent(marker.clone())], ..Batch::default() };
@@ -509,13 +512,7 @@ impl<F: Flat> Core<F> {
             }
         }
         batch.puts.push((marker, Bytes::from_static(MARKER)));
-        Ok(match self.observed(self.flat.commit(&batch).await)? {
-            Committed::Lost => None,
-            Committed::At(index) => {
-                let stored = Stored { version: self.epoch.version(index), entries: Arc::default() };
-                Some(Known { stored, index, entries: Entries::new() })
-            }
-        })
+        Ok(batch)
     }
 }
 

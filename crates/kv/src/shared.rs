@@ -111,11 +111,6 @@ impl Feed {
             news
         });
     }
-
-    /// What the watchers know.
-    pub(crate) fn latest(&self) -> Option<Option<Stored>> {
-        self.heard.borrow().value.clone()
-    }
 }
 
 /// Makes versions of a server's own indexes, such that they grow even when the server's start again from a low one.

@@ -1,4 +1,5 @@
 //! The conformance suite on real servers, in both layouts.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(all(feature = "consul", feature = "etcd"))]
 
 use std::sync::Arc;
