@@ -175,7 +175,7 @@ impl Consul {
                 "Time spent on consul requests.",
             )
             .record(started_at.elapsed());
-        let answer = answer.map_err(|cause| unavailable(cause))?;
+        let answer = answer.map_err(unavailable)?;
         match answer.status {
             200 | 404 | 409 => Ok(answer),
             _ => Err(failure(&answer)),
@@ -255,7 +255,13 @@ impl Consul {
         }
         let pairs = outcome.results.unwrap_or_default();
         let newest = pairs.into_iter().filter_map(|done| done.pair).map(|pair| pair.modify_index).max();
-        Ok(Committed::At(newest.unwrap_or_default()))
+        match newest {
+            // Without an index nobody could build on what was written.
+            None if !batch.puts.is_empty() => {
+                Err(unavailable("the answer to a transaction names no index".into()))
+            }
+            newest => Ok(Committed::At(newest.unwrap_or_default())),
+        }
     }
 }
 

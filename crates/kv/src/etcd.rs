@@ -21,8 +21,9 @@ use crate::layered::{Batch, Committed, Flat, Guard, Item, Layered, News, Page, S
 use crate::shared::Pulse;
 
 const BACKEND: &str = "etcd";
-/// Longest wait for an answer to one request.
-const CALL: Duration = Duration::from_secs(5);
+/// Longest wait for an answer to one request. A server drops what it had passed on to a leader that died, and says so only
+/// after seven seconds; every request may be repeated, so it is better to ask again.
+const CALL: Duration = Duration::from_secs(3);
 /// A watch that is silent for this long is asked how far it is; twice as long without an answer, and it is begun anew.
 const SILENCE: Duration = Duration::from_secs(5);
 const MIN_BACKOFF: Duration = Duration::from_secs(1);

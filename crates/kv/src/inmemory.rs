@@ -96,7 +96,7 @@ impl Store for InMemory {
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.shared.limits.check(key, &change)?;
-        self.shared.keys.lock().apply(&self.shared.limits, key, change, when)
+        self.shared.keys.lock().apply(&self.shared.limits, key, &change, when)
     }
 
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
@@ -116,7 +116,7 @@ impl Keys {
         &mut self,
         limits: &Limits,
         key: &Key,
-        change: Change,
+        change: &Change,
         when: Precondition,
     ) -> Result<Applied, Error> {
         let slot = self.slots.get(&key.name);
@@ -128,7 +128,7 @@ impl Keys {
         }
         let known = current.clone().unwrap_or_else(Stored::absent);
         let Some((entries, bytes)) =
-            changed_entries(&known.entries, slot.map_or(0, |slot| slot.bytes), &change)
+            changed_entries(&known.entries, slot.map_or(0, |slot| slot.bytes), change)
         else {
             return Ok(Applied::Done(known));
         };

@@ -204,10 +204,13 @@ impl<F: Flat> Store for Layered<F> {
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.core.limits.check(key, &change)?;
         let mut backoff = Backoff::new(MIN_RACE_BACKOFF, MAX_RACE_BACKOFF);
-        // What is known may be old: then the guards do not hold, and what is there is read.
-        let mut base = match when {
-            Precondition::None => self.core.known.lock().get(&key.name).cloned().map(Some),
-            Precondition::Version(_) => None,
+        // An entry with a key of its own is as it was last written, unless somebody interfered: then the guards do not hold,
+        // and what is there is read. A whole value has been written by others since.
+        let mut base = match (self.core.layout, when) {
+            (Layout::PerInstance, Precondition::None) => {
+                self.core.known.lock().get(&key.name).cloned().map(Some)
+            }
+            _ => None,
         };
         loop {
             let read = base.is_none();

@@ -194,7 +194,7 @@ mod tests {
         let mut first = followers.subscribe(&key, |feed| async move {
             let _ended = ended;
             feed.publish(1, Some(stored(1)));
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         assert_eq!(first.changed().await.unwrap(), Some(stored(1)));
         let mut second = followers.subscribe(&key, |_| async { panic!("a second follower") });
