@@ -87,6 +87,7 @@ section! {
 #[doc(hidden)]
 pub struct Own {
     pub(crate) store: bool,
+    pub(crate) layout: bool,
     pub(crate) consul: bool,
     pub(crate) etcd: bool,
     pub(crate) multi: bool,

@@ -267,14 +267,20 @@ fn mark_own(config: &mut Config, origins: &Origins) {
         let given = |key: &str| origins.given(&format!("{path}.{key}"));
         config.kvstore_mut(ring).own = crate::Own {
             store: given("store"),
+            layout: given("layout"),
             consul: given("consul"),
             etcd: given("etcd"),
             multi: given("multi"),
         };
     }
     let given = |key: &str| origins.given(&format!("ring.kvstore.{key}"));
-    config.ring.kvstore.own =
-        crate::Own { store: false, consul: given("consul"), etcd: given("etcd"), multi: given("multi") };
+    config.ring.kvstore.own = crate::Own {
+        store: false,
+        layout: given("layout"),
+        consul: given("consul"),
+        etcd: given("etcd"),
+        multi: given("multi"),
+    };
 }
 
 /// Values that a ring took from elsewhere came from there.
@@ -287,6 +293,7 @@ fn inherit_origins(
     for (ring, resolved) in resolved {
         let parts = [
             ("store", resolved.store),
+            ("layout", resolved.layout),
             ("consul", resolved.consul),
             ("etcd", resolved.etcd),
             ("multi", resolved.multi),

@@ -44,6 +44,8 @@ section! {
 section! {
     /// Backend blocks that rings share.
     pub struct BackendsConfig {
+        /// Keys in Consul and etcd: single (one for the whole ring, as Cortex) or per_instance (one for each instance).
+        pub layout: crate::Layout, "layout";
         /// Consul client.
         pub consul: ConsulConfig, "consul.";
         /// etcd client.
@@ -83,7 +85,7 @@ impl RingDefaults {
         // The backends are checked where a ring uses them.
         let Self {
             store: _,
-            kvstore: BackendsConfig { consul: _, etcd: _, multi: _, own: _ },
+            kvstore: BackendsConfig { layout: _, consul: _, etcd: _, multi: _, own: _ },
             max_vanish_fraction,
             vanish_grace: _,
         } = self;

@@ -38,6 +38,7 @@ pub(crate) enum Source {
 pub(crate) struct Resolved {
     pub(crate) kvstore: KvStoreConfig,
     pub(crate) store: Source,
+    pub(crate) layout: Source,
     pub(crate) consul: Source,
     pub(crate) etcd: Source,
     pub(crate) multi: Source,
@@ -73,6 +74,13 @@ impl Config {
         let ingester = (ring != RingName::Ingester).then(|| self.resolve(RingName::Ingester));
         let shared = &self.ring.kvstore;
         let below = ingester.as_ref().map(|resolved| &resolved.kvstore);
+        let layout = inherit(
+            &mut kvstore.layout,
+            kvstore.own.layout,
+            &shared.layout,
+            shared.own.layout,
+            below.map(|k| &k.layout),
+        );
         let consul = inherit(
             &mut kvstore.consul,
             kvstore.own.consul,
@@ -113,7 +121,7 @@ impl Config {
                 _ => Source::Default,
             }
         };
-        Resolved { kvstore, store, consul, etcd, multi }
+        Resolved { kvstore, store, layout, consul, etcd, multi }
     }
 
     /// Whether this process reads or joins the ring.

@@ -23,6 +23,7 @@ use rustify::endpoint::Endpoint;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use {http_02 as http, reqwest_011 as reqwest};
 
 use crate::error::Error;
 use crate::layered::{Batch, Committed, Flat, Guard, Item, Layered, News, Page, Scope};

@@ -3,6 +3,7 @@
 //! Three writers renew an entry each every second, the first of which also watches. After each fault all entries must be
 //! fresh again in that watch within two heartbeats, and no entry may ever be missing meanwhile, unless the server forgot.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stderr, reason = "the figures of long runs")]
 #![cfg(all(feature = "consul", feature = "etcd"))]
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout};
 use ringkit_kv::conformance::Counters;
-use ringkit_kv::{Client, Stores, Value as _};
+use ringkit_kv::{Change, Client, Key, Precondition, Stores, Value as _};
 use ringkit_runtime::{Clock, Meter};
 use ringkit_testkit::{Consul, Etcd, Proxy, Signal, eventually, eventually_ok, http};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -423,7 +424,6 @@ async fn a_hundred_join_in_the_same_instant_and_none_fails() {
     for layout in [Layout::Single, Layout::PerInstance] {
         for config in [consul(a.addr(), layout), etcd(&[b.addr()], layout)] {
             let mut joining = JoinSet::new();
-            let started_at = Instant::now();
             for number in 0..100 {
                 let store =
                     Stores::new().open(&config, "test", &Meter::disabled(), &Clock::system()).unwrap();
@@ -440,7 +440,68 @@ async fn a_hundred_join_in_the_same_instant_and_none_fails() {
             let client = Client::<Counters>::new(store, &Meter::disabled());
             let view = client.get(&format!("hundred-{layout}")).await.unwrap().unwrap();
             assert_eq!(view.value.entries().len(), 100);
-            println!("100 joined {} {layout} in {:?}", config.store, started_at.elapsed());
         }
     }
+}
+
+/// `number` instances renew an entry as large as one with 128 tokens every five seconds, spread evenly, for half a minute.
+async fn heartbeats(config: impl Fn(SocketAddr) -> KvStoreConfig, server: SocketAddr, number: u32) {
+    const PERIOD: Duration = Duration::from_secs(5);
+    const ROUNDS: u32 = 6;
+    let proxy = Proxy::start(server).await.unwrap();
+    let config = config(proxy.addr());
+    let key = Key::new(format!("many-{}", config.layout), Counters::codec());
+    let mut beating = JoinSet::new();
+    for instance in 0..number {
+        let store = Stores::new().open(&config, "test", &Meter::disabled(), &Clock::system()).unwrap();
+        let key = key.clone();
+        beating.spawn(async move {
+            sleep(PERIOD * instance / number).await;
+            let (mut failed, mut slowest) = (0_u32, Duration::ZERO);
+            let mut ticks = interval(PERIOD);
+            for _ in 0..ROUNDS {
+                ticks.tick().await;
+                let started_at = Instant::now();
+                let entry: Vec<u8> = (0..175).flat_map(|_| rand::random::<[u8; 4]>()).collect();
+                let change = Change::upsert(format!("instance-{instance}"), entry);
+                let written = store.apply(&key, change, Precondition::None);
+                failed += u32::from(!matches!(tokio::time::timeout(PERIOD, written).await, Ok(Ok(_))));
+                slowest = slowest.max(started_at.elapsed());
+            }
+            (failed, slowest)
+        });
+    }
+    let started_at = Instant::now();
+    let beaten = beating.join_all().await;
+    let secs = started_at.elapsed().as_secs_f64();
+    let failed: u32 = beaten.iter().map(|(failed, _)| failed).sum();
+    let slowest = beaten.iter().map(|(_, slowest)| *slowest).max().unwrap_or_default();
+    let (of, rate) = (number * ROUNDS, proxy.num_bytes() as f64 / secs / 1e6);
+    eprintln!(
+        "{} {}: {failed} of {of} heartbeats failed, {rate:.2} MB/s, slowest {slowest:.1?}",
+        config.store, config.layout
+    );
+    assert_eq!(failed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_300_heartbeat_with_a_key_each() {
+    let (a, b) = (Consul::start().await.unwrap(), Etcd::start().await.unwrap());
+    heartbeats(|addr| consul(addr, Layout::PerInstance), a.addr(), 300).await;
+    heartbeats(|addr| etcd(&[addr], Layout::PerInstance), b.addr(), 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_300_heartbeat_in_one_value_on_consul() {
+    let server = Consul::start().await.unwrap();
+    heartbeats(|addr| consul(addr, Layout::Single), server.addr(), 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_300_heartbeat_in_one_value_on_etcd() {
+    let server = Etcd::start().await.unwrap();
+    heartbeats(|addr| etcd(&[addr], Layout::Single), server.addr(), 300).await;
 }

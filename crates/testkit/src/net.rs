@@ -139,6 +139,8 @@ async fn connection(
     let mut cut = mode.clone();
     let pass = async {
         let Ok(server) = TcpStream::connect(target).await else { return };
+        // The proxy delays when it is told to, not by itself.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (client_in, client_out) = client.into_split();
         let (server_in, server_out) = server.into_split();
         tokio::join!(

@@ -9,3 +9,4 @@ mod crash;
 mod failover;
 mod http;
 mod prometheus;
+mod stores;
