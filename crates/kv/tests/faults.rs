@@ -444,6 +444,11 @@ async fn a_hundred_join_in_the_same_instant_and_none_fails() {
     }
 }
 
+/// A Consul that takes more than 200 connections from one address: here that address stands for 300 hosts.
+async fn roomy_consul() -> Consul {
+    Consul::start_with("limits { http_max_conns_per_client = 2000 }").await.unwrap()
+}
+
 /// `number` instances renew an entry as large as one with 128 tokens every five seconds, spread evenly, for half a minute.
 async fn heartbeats(config: impl Fn(SocketAddr) -> KvStoreConfig, server: SocketAddr, number: u32) {
     const PERIOD: Duration = Duration::from_secs(5);
@@ -487,7 +492,7 @@ async fn heartbeats(config: impl Fn(SocketAddr) -> KvStoreConfig, server: Socket
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
 async fn soak_300_heartbeat_with_a_key_each() {
-    let (a, b) = (Consul::start().await.unwrap(), Etcd::start().await.unwrap());
+    let (a, b) = (roomy_consul().await, Etcd::start().await.unwrap());
     heartbeats(|addr| consul(addr, Layout::PerInstance), a.addr(), 300).await;
     heartbeats(|addr| etcd(&[addr], Layout::PerInstance), b.addr(), 300).await;
 }
@@ -495,7 +500,7 @@ async fn soak_300_heartbeat_with_a_key_each() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
 async fn soak_300_heartbeat_in_one_value_on_consul() {
-    let server = Consul::start().await.unwrap();
+    let server = roomy_consul().await;
     heartbeats(|addr| consul(addr, Layout::Single), server.addr(), 300).await;
 }
 

@@ -9,4 +9,5 @@ mod crash;
 mod failover;
 mod http;
 mod prometheus;
+mod ringctl_kv;
 mod stores;

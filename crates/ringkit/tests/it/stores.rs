@@ -101,7 +101,7 @@ async fn survives(dir: &Path, outage: impl AsyncFnOnce()) {
     let mut distributor = Member::start(dir, "distributor", "distributor", &[]).await;
     let mut gateway = Member::start(dir, "store-gateway", "store-gateway", &[]).await;
     let mut ingesters =
-        vec![Member::ingester(dir, 1).await, Member::ingester(dir, 2).await, Member::ingester(dir, 3).await];
+        [Member::ingester(dir, 1).await, Member::ingester(dir, 2).await, Member::ingester(dir, 3).await];
     for member in ingesters.iter_mut().chain([&mut distributor, &mut gateway]) {
         member.ready().await;
     }
@@ -196,7 +196,7 @@ fn config(store: KvStore, addr: SocketAddr, layout: Layout) -> KvStoreConfig {
 }
 
 /// The value that Cortex wrote in the recorded exchange.
-fn written_by_go() -> Vec<u8> {
+pub(crate) fn written_by_go() -> Vec<u8> {
     let recorded: serde_json::Value =
         serde_json::from_str(include_str!("../../../kv/tests/vectors/consul_wire.json")).unwrap();
     let hex = recorded["cas_after_consul_restarted_empty"][3]["request_body_hex"].as_str().unwrap();

@@ -2,9 +2,11 @@
 
 mod args;
 mod config;
+mod kv;
 mod load;
 mod ring;
 mod simulate;
+mod store;
 mod verify;
 
 use std::io::Write as _;
@@ -16,8 +18,20 @@ use args::{Command, Outcome};
 type Failure = Box<dyn std::error::Error>;
 
 /// Every command, in the order of the help text.
-const COMMANDS: &[Command] =
-    &[load::COMMAND, verify::COMMAND, ring::COMMAND, simulate::COMMAND, config::COMMAND];
+const COMMANDS: &[Command] = &[
+    load::COMMAND,
+    verify::COMMAND,
+    ring::COMMAND,
+    simulate::COMMAND,
+    kv::WATCH,
+    kv::FORGET,
+    kv::LIST,
+    kv::GET,
+    kv::DIFF,
+    kv::COPY,
+    kv::DELETE,
+    config::COMMAND,
+];
 
 /// Exit status when everything was as it should be; when it was not; when the command line is wrong.
 const OK: u8 = 0;

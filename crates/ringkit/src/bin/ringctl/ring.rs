@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::args::{BadFlag, Command, Flag, Parsed};
+use crate::store::{Which, rings, store_flags};
 use crate::{Failure, OK, block_on, print};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const COMMAND: Command = Command {
     name: "ring show",
     positional: &[],
-    about: "Prints a ring as one process sees it.",
-    flags: &[
+    about: "Prints a ring as one process sees it, or as a store holds it.",
+    flags: store_flags!(
         Flag {
             name: "url",
             value: "URL",
@@ -25,7 +26,7 @@ pub(crate) const COMMAND: Command = Command {
         },
         Flag { name: "ring", value: "NAME", help: "ingester, distributor or store-gateway [ingester]" },
         Flag { name: "json", value: "", help: "the page's JSON, unchanged" },
-    ],
+    ),
     notes: "OWNS is the share of the hash circle whose tokens come first to this instance, within its zone.",
     run,
 };
@@ -49,6 +50,9 @@ pub(crate) struct Shard {
 }
 
 fn run(args: &Parsed) -> Result<u8, Failure> {
+    if args.has("store") {
+        return show_stored(args);
+    }
     let url = args.needed("url")?;
     let json = fetch(args, url)?;
     if args.has("json") {
@@ -56,6 +60,19 @@ fn run(args: &Parsed) -> Result<u8, Failure> {
         return Ok(OK);
     }
     print(&table(&page(url, &json)?));
+    Ok(OK)
+}
+
+/// The ring as a store holds it, without asking a process.
+fn show_stored(args: &Parsed) -> Result<u8, Failure> {
+    let key = match args.text("ring").unwrap_or("ingester") {
+        "ingester" => "ring",
+        other => other,
+    };
+    let client = rings(args, Which::First)?;
+    let view = block_on(async { Ok(client.get(key).await?) })?;
+    let view = view.ok_or_else(|| format!("the store has no ring under `{key}`"))?;
+    print(&crate::kv::table(&view.value));
     Ok(OK)
 }
 

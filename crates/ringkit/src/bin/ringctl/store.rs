@@ -1,0 +1,107 @@
+//! The store that a command talks to, by its flags.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, Secret};
+use ringkit_kv::{Client, Store, Stores};
+use ringkit_ring::Desc;
+use ringkit_runtime::{Clock, Meter};
+
+use crate::Failure;
+use crate::args::{BadFlag, Parsed};
+
+/// A store that does not answer for this long has failed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The flags of one store, and of a second one, followed by a command's own.
+macro_rules! store_flags {
+    ($($own:expr),* $(,)?) => {
+        &[
+            $crate::args::Flag { name: "store", value: "NAME", help: "consul or etcd" },
+            $crate::args::Flag { name: "host", value: "ADDR", help: "Consul's address [localhost:8500]" },
+            $crate::args::Flag { name: "endpoints", value: "LIST", help: "etcd's addresses, separated by commas [localhost:2379]" },
+            $crate::args::Flag { name: "prefix", value: "TEXT", help: "what all keys begin with [collectors/]" },
+            $crate::args::Flag { name: "layout", value: "NAME", help: "single or per_instance [single]" },
+            $crate::args::Flag { name: "acl-token-file", value: "FILE", help: "Consul's ACL token" },
+            $($own),*
+        ]
+    };
+    (two; $($own:expr),* $(,)?) => {
+        store_flags!(
+            $crate::args::Flag { name: "to-store", value: "NAME", help: "the second store: consul or etcd" },
+            $crate::args::Flag { name: "to-host", value: "ADDR", help: "as --host" },
+            $crate::args::Flag { name: "to-endpoints", value: "LIST", help: "as --endpoints" },
+            $crate::args::Flag { name: "to-prefix", value: "TEXT", help: "as --prefix" },
+            $crate::args::Flag { name: "to-layout", value: "NAME", help: "as --layout" },
+            $crate::args::Flag { name: "to-acl-token-file", value: "FILE", help: "as --acl-token-file" },
+            $($own),*
+        )
+    };
+}
+pub(crate) use store_flags;
+
+/// Which of two stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    First,
+    Second,
+}
+
+impl Which {
+    fn flag(self, name: &str) -> String {
+        if self == Self::First { name.to_owned() } else { format!("to-{name}") }
+    }
+}
+
+/// The layout that the flags name.
+pub(crate) fn layout(args: &Parsed, which: Which) -> Result<Layout, Failure> {
+    match args.text(&which.flag("layout")) {
+        None | Some("single") => Ok(Layout::Single),
+        Some("per_instance") => Ok(Layout::PerInstance),
+        Some(other) => {
+            let problem = format!("`{other}` is neither single nor per_instance");
+            Err(BadFlag::new(which.flag("layout"), problem).into())
+        }
+    }
+}
+
+/// Opens the store that the flags name.
+pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failure> {
+    let text = |name: &str, default: &str| args.text(&which.flag(name)).unwrap_or(default).to_owned();
+    let store = match text("store", "").as_str() {
+        "consul" => KvStore::Consul,
+        "etcd" => KvStore::Etcd,
+        other => {
+            let problem = format!("`{other}` is neither consul nor etcd");
+            return Err(BadFlag::new(which.flag("store"), problem).into());
+        }
+    };
+    let token = match args.text(&which.flag("acl-token-file")) {
+        None => Secret::default(),
+        Some(file) => {
+            let token =
+                std::fs::read_to_string(file).map_err(|cause| format!("cannot read {file}: {cause}"))?;
+            Secret::new(token.trim())
+        }
+    };
+    let endpoints = text("endpoints", "localhost:2379").split(',').map(|one| one.trim().to_owned()).collect();
+    let config = KvStoreConfig {
+        store,
+        prefix: text("prefix", "collectors/"),
+        layout: layout(args, which)?,
+        consul: ConsulConfig {
+            host: text("host", "localhost:8500"),
+            acl_token: token,
+            ..ConsulConfig::default()
+        },
+        etcd: EtcdConfig { endpoints, ..EtcdConfig::default() },
+        ..KvStoreConfig::default()
+    };
+    Ok(Stores::new().open(&config, "ringctl", &Meter::disabled(), &Clock::system())?)
+}
+
+/// A client for rings on the store that the flags name.
+pub(crate) fn rings(args: &Parsed, which: Which) -> Result<Client<Desc>, Failure> {
+    Ok(Client::new(open(args, which)?, &Meter::disabled()).with_deadlines(TIMEOUT, TIMEOUT))
+}
