@@ -22,6 +22,10 @@ mod metered;
 mod metrics;
 pub mod open;
 mod prefix;
+#[cfg_attr(
+    not(any(feature = "consul", feature = "etcd")),
+    expect(dead_code, reason = "what it shares is for stores behind a network")
+)]
 mod shared;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod size;

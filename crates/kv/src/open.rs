@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
 use parking_lot::Mutex;
-use ringkit_config::{KvStore, KvStoreConfig, Layout};
+#[cfg(any(feature = "consul", feature = "etcd"))]
+use ringkit_config::Layout;
+use ringkit_config::{KvStore, KvStoreConfig};
 use ringkit_runtime::{Clock, Meter};
 
 use crate::client::Client;
@@ -21,9 +24,11 @@ use crate::value::Value;
 #[derive(Clone, Default)]
 pub struct Stores {
     inmemory: InMemory,
+    #[cfg(any(feature = "consul", feature = "etcd"))]
     remote: Arc<Mutex<Vec<Remote>>>,
 }
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
 /// A connected backend: whoever configures the same one shares it, and with it one watch per key.
 struct Remote {
     config: RemoteConfig,
@@ -31,6 +36,7 @@ struct Remote {
     store: Arc<dyn Store>,
 }
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
 #[derive(Clone, PartialEq)]
 enum RemoteConfig {
     #[cfg(feature = "consul")]
