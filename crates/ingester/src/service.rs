@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use ringkit_config::WalSync;
 use ringkit_lifecycler::{Lifecycler, Options, RegisteredAt};
 use ringkit_ring::{Desc, InstanceDesc};
-use ringkit_runtime::{CancellationToken, Cause, CollectGuard, Meter, Service};
+use ringkit_runtime::{Backoff, CancellationToken, Cause, CollectGuard, Meter, Service};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::datadir::{self, DataDir};
@@ -41,6 +41,10 @@ pub(crate) struct IngesterService {
     pub(crate) _collector: CollectGuard,
 }
 
+/// Waits between questions to a store that does not answer at the start.
+const MIN_STORE_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_STORE_BACKOFF: Duration = Duration::from_secs(2);
+
 #[async_trait]
 impl Service for IngesterService {
     async fn start(&mut self, stop: &CancellationToken) -> Result<(), Cause> {
@@ -61,7 +65,18 @@ impl Service for IngesterService {
                 let mut synced = client.synced();
                 // Before that the ring may know us and not tell.
                 let _ = tokio::time::timeout(SYNC_TIMEOUT, synced.wait_for(|synced| *synced)).await;
-                correct_registration(&client, &key, &id, now, now).await?;
+                // A store that does not answer is waited for: without its word, an emptied replica would stand in.
+                let mut backoff = Backoff::new(MIN_STORE_BACKOFF, MAX_STORE_BACKOFF);
+                while let Err(error) = correct_registration(&client, &key, &id, now, now).await {
+                    if !error.is_retryable() {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(%error, "waiting for the store of the ring before starting");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.next()) => (),
+                        () = stop.cancelled() => return Err(error.into()),
+                    }
+                }
                 now
             }
         };

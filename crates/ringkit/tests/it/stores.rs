@@ -185,6 +185,24 @@ async fn processes_on_etcd_survive_a_killed_ingester_and_a_restart_of_etcd() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_before_their_store_wait_for_it_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Consul::start().await.unwrap();
+    server.kill().unwrap();
+    write_config(dir.path(), "consul", &format!("consul: {{host: '{}'}}", server.addr()));
+    let mut ingester = Member::ingester(dir.path(), 1).await;
+    let mut distributor = Member::start(dir.path(), "distributor", "distributor", &[]).await;
+    for member in [&ingester, &distributor] {
+        let answer = http::get(member.addr, "/ready").await.unwrap();
+        assert_ne!(answer.status, 200, "{}", answer.text());
+    }
+    server.start_again().await.unwrap();
+    ingester.ready().await;
+    distributor.ready().await;
+    distributor.sees("ingester-1", true, SOON).await;
+}
+
 fn config(store: KvStore, addr: SocketAddr, layout: Layout) -> KvStoreConfig {
     KvStoreConfig {
         store,
