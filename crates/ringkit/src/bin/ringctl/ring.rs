@@ -9,10 +9,18 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::args::{BadFlag, Command, Flag, Parsed};
-use crate::store::{Which, rings, store_flags};
+use crate::kv;
+use crate::store::{STORE_FLAGS, Which, rings, store_flags};
 use crate::{Failure, OK, block_on, print};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which ring.
+pub(crate) const RING: Flag = Flag {
+    name: "ring",
+    value: "NAME",
+    help: "ingester, distributor or store-gateway; in a store, any key of\na ring [ingester]",
+};
 
 pub(crate) const COMMAND: Command = Command {
     name: "ring show",
@@ -24,8 +32,8 @@ pub(crate) const COMMAND: Command = Command {
             value: "URL",
             help: "any process with a ring page, such as http://localhost:9009",
         },
-        Flag { name: "ring", value: "NAME", help: "ingester, distributor or store-gateway [ingester]" },
-        Flag { name: "json", value: "", help: "the page's JSON, unchanged" },
+        RING,
+        Flag { name: "json", value: "", help: "the page's JSON, unchanged; with --store, that of `kv get`" },
     ),
     notes: "OWNS is the share of the hash circle whose tokens come first to this instance, within its zone.",
     run,
@@ -51,9 +59,15 @@ pub(crate) struct Shard {
 
 fn run(args: &Parsed) -> Result<u8, Failure> {
     if args.has("store") {
+        if args.has("url") {
+            return Err(BadFlag::new("url", "cannot be combined with --store").into());
+        }
         return show_stored(args);
     }
-    let url = args.needed("url")?;
+    if let Some(stray) = STORE_FLAGS.iter().find(|name| args.has(name)) {
+        return Err(BadFlag::new(*stray, "goes with --store only").into());
+    }
+    let url = args.text("url").ok_or_else(|| BadFlag::new("url", "this or --store is needed"))?;
     let json = fetch(args, url)?;
     if args.has("json") {
         print(&format!("{json:#}\n"));
@@ -65,15 +79,18 @@ fn run(args: &Parsed) -> Result<u8, Failure> {
 
 /// The ring as a store holds it, without asking a process.
 fn show_stored(args: &Parsed) -> Result<u8, Failure> {
-    let key = match args.text("ring").unwrap_or("ingester") {
-        "ingester" => "ring",
-        other => other,
-    };
     let client = rings(args, Which::First)?;
-    let view = block_on(async { Ok(client.get(key).await?) })?;
-    let view = view.ok_or_else(|| format!("the store has no ring under `{key}`"))?;
-    print(&crate::kv::table(&view.value));
+    let view = block_on(kv::existing(args, Which::First, &client, key(args)))?;
+    print(&if args.has("json") { kv::json_text(&view.value) } else { kv::table(&view.value) });
     Ok(OK)
+}
+
+/// The key under which a store keeps the ring that `--ring` names.
+pub(crate) fn key(args: &Parsed) -> &str {
+    match args.text("ring") {
+        None | Some("ingester") => "ring",
+        Some(other) => other,
+    }
 }
 
 /// The JSON of the ring page at `url` that `--ring` names.

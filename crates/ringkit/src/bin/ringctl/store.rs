@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, Secret};
-use ringkit_kv::{Client, Store, Stores};
+use ringkit_kv::{Client, Error, Store, Stores};
 use ringkit_ring::Desc;
 use ringkit_runtime::{Clock, Meter};
 
@@ -41,6 +41,9 @@ macro_rules! store_flags {
 }
 pub(crate) use store_flags;
 
+/// Names of the flags that say more about the one store.
+pub(crate) const STORE_FLAGS: &[&str] = &["host", "endpoints", "prefix", "layout", "acl-token-file"];
+
 /// Which of two stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
@@ -66,17 +69,26 @@ pub(crate) fn layout(args: &Parsed, which: Which) -> Result<Layout, Failure> {
     }
 }
 
+fn prefix(args: &Parsed, which: Which) -> String {
+    args.text(&which.flag("prefix")).unwrap_or("collectors/").to_owned()
+}
+
 /// Opens the store that the flags name.
 pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failure> {
     let text = |name: &str, default: &str| args.text(&which.flag(name)).unwrap_or(default).to_owned();
-    let store = match text("store", "").as_str() {
-        "consul" => KvStore::Consul,
-        "etcd" => KvStore::Etcd,
-        other => {
+    let (store, others) = match args.text(&which.flag("store")) {
+        Some("consul") => (KvStore::Consul, &["endpoints"][..]),
+        Some("etcd") => (KvStore::Etcd, &["host", "acl-token-file"][..]),
+        Some(other) => {
             let problem = format!("`{other}` is neither consul nor etcd");
             return Err(BadFlag::new(which.flag("store"), problem).into());
         }
+        None => return Err(BadFlag::new(which.flag("store"), "is needed: consul or etcd").into()),
     };
+    // A flag of the other backend would be ignored, and the default address be used in its place.
+    if let Some(stray) = others.iter().map(|name| which.flag(name)).find(|name| args.has(name)) {
+        return Err(BadFlag::new(stray, format!("does not go with --{} {store}", which.flag("store"))).into());
+    }
     let token = match args.text(&which.flag("acl-token-file")) {
         None => Secret::default(),
         Some(file) => {
@@ -88,7 +100,7 @@ pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failur
     let endpoints = text("endpoints", "localhost:2379").split(',').map(|one| one.trim().to_owned()).collect();
     let config = KvStoreConfig {
         store,
-        prefix: text("prefix", "collectors/"),
+        prefix: prefix(args, which),
         layout: layout(args, which)?,
         consul: ConsulConfig {
             host: text("host", "localhost:8500"),
@@ -103,5 +115,42 @@ pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failur
 
 /// A client for rings on the store that the flags name.
 pub(crate) fn rings(args: &Parsed, which: Which) -> Result<Client<Desc>, Failure> {
-    Ok(Client::new(open(args, which)?, &Meter::disabled()).with_deadlines(TIMEOUT, TIMEOUT))
+    Ok(rings_on(open(args, which)?))
+}
+
+/// A client for rings on an open store.
+pub(crate) fn rings_on(store: Arc<dyn Store>) -> Client<Desc> {
+    Client::new(store, &Meter::disabled()).with_deadlines(TIMEOUT, TIMEOUT)
+}
+
+/// One call of a store, which on its own has no deadline.
+pub(crate) async fn limited<T>(
+    args: &Parsed,
+    which: Which,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| explain(args, which, error)),
+        Err(_) => {
+            let name = args.text(&which.flag("store")).unwrap_or_default();
+            Err(format!("{name} did not answer within {TIMEOUT:?}: is its address right?").into())
+        }
+    }
+}
+
+/// An error of a store, with what to do about it on this command line.
+pub(crate) fn explain(args: &Parsed, which: Which, error: Error) -> Failure {
+    match error {
+        Error::OtherLayout { key, found } => {
+            format!("`{key}` is kept in another layout: give --{} {found}", which.flag("layout")).into()
+        }
+        Error::Decode { ref key, entry: None, .. } => {
+            let key = key.strip_prefix(&prefix(args, which)).unwrap_or(key);
+            format!("{error}; this is no ring: `ringctl kv get {key} --format raw` prints it as it is").into()
+        }
+        Error::Decode { entry: Some(_), .. } => {
+            format!("{error}; `ringctl ring forget` removes the entry").into()
+        }
+        other => other.into(),
+    }
 }
