@@ -107,6 +107,8 @@ macro_rules! conformance_rules {
             a_watch_starts_with_the_current_value
             a_watch_of_an_absent_key_reports_absence_then_creation
             a_watch_reports_deletion_and_new_creation
+            a_watch_reports_a_removed_entry
+            a_removal_makes_earlier_reads_stale
             a_slow_watcher_gets_the_newest_value_once
             a_watch_hears_only_of_its_own_key
             concurrent_changes_of_different_entries_all_land
@@ -527,6 +529,34 @@ pub async fn a_watch_hears_only_of_its_own_key(store: Shared, traits: Traits) {
     apply(&store, &longer, set("other", 1)).await;
     apply(&store, &key, set("own", 1)).await;
     assert_eq!(hear(&mut watch, traits).await, Some(Counters::of(&[("own", 1)])));
+}
+
+/// An entry that goes is heard of, also when nothing else is written.
+pub async fn a_watch_reports_a_removed_entry(store: Shared, traits: Traits) {
+    let key = fresh_key();
+    let mut both = set("a", 1);
+    both.upserts.insert("b".into(), Counters::encode_entry(&2));
+    apply(&store, &key, both).await;
+    let mut watch = must(store.watch(&key)).await;
+    hear_at_last(&mut watch, traits, &Counters::of(&[("a", 1), ("b", 2)])).await;
+    // First the newest entry, then one that is older than what is left.
+    apply(&store, &key, Change::remove("b")).await;
+    hear_at_last(&mut watch, traits, &Counters::of(&[("a", 1)])).await;
+    apply(&store, &key, set("c", 3)).await;
+    apply(&store, &key, Change::remove("a")).await;
+    hear_at_last(&mut watch, traits, &Counters::of(&[("c", 3)])).await;
+}
+
+/// A write based on a read before an entry went is refused.
+pub async fn a_removal_makes_earlier_reads_stale(store: Shared, _: Traits) {
+    let key = fresh_key();
+    apply(&store, &key, set("a", 1)).await;
+    let old = apply(&store, &key, set("b", 2)).await;
+    let new = apply(&store, &key, Change::remove("a")).await;
+    assert!(new.version > old.version, "{} after {}", new.version, old.version);
+    let when = Precondition::Version(Some(old.version));
+    assert_eq!(must(store.apply(&key, set("b", 3), when)).await, Applied::Conflict);
+    assert_eq!(counters(&store, &key).await, Some(Counters::of(&[("b", 2)])));
 }
 
 /// Writers of different entries do not disturb each other.

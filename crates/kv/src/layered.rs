@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::entries::Entries;
 use crate::error::Error;
-use crate::layout::{EntryKeys, MARKER, NOTICE, is_notice};
+use crate::layout::{EntryKeys, NOTICE, is_notice, new_marker};
 use crate::shared::{Epoch, Feed, Followers, Pulse, Trouble};
 use crate::size::ValueSize;
 use crate::store::{
@@ -121,7 +121,8 @@ struct Core<F> {
     size: ValueSize,
     limits: Limits,
     synced: watch::Sender<bool>,
-    /// What was last read or written of each key: a write that names a single entry begins with it instead of with a read.
+    /// What was last read, heard or written of each key: a write in the layout `per_instance` begins with it instead of with
+    /// a read. Of other entries it holds what was last heard, which for a key that nobody here watches may be long ago.
     known: Mutex<HashMap<Arc<str>, Known>>,
 }
 
@@ -314,8 +315,14 @@ impl<F: Flat> Core<F> {
         };
         match self.known_of(key, &page) {
             Ok(known) => {
-                let version =
-                    known.as_ref().map_or_else(|| self.epoch.version(page.index), |k| k.stored.version);
+                let version = known
+                    .as_ref()
+                    .map_or_else(|| self.epoch.version(page.index), |known| known.stored.version);
+                // First, so that whoever acts on the news builds on it. What this process wrote since is newer.
+                let newest = self.known.lock().get(&key.name).map_or(0, |known| known.stored.version);
+                if version >= newest {
+                    self.remember(key, known.as_ref());
+                }
                 feed.publish(version, known.map(|known| known.stored));
             }
             // The last good value stays; a read says the same to whoever asks.
@@ -469,7 +476,7 @@ impl<F: Flat> Core<F> {
                 batch.guards.push(Guard::Present(marker.clone()));
             }
             if moved && !creating {
-                batch.puts.push((marker, Bytes::from_static(MARKER)));
+                batch.puts.push((marker, new_marker()));
             }
             let Committed::At(index) = self.observed(self.flat.commit(&batch).await)? else {
                 self.known.lock().remove(&key.name);
@@ -514,7 +521,7 @@ impl<F: Flat> Core<F> {
                 batch.puts.push((name, Bytes::from_static(NOTICE)));
             }
         }
-        batch.puts.push((marker, Bytes::from_static(MARKER)));
+        batch.puts.push((marker, new_marker()));
         Ok(batch)
     }
 }

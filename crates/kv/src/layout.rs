@@ -10,13 +10,18 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
+
 use crate::store::EntryId;
 
 /// What stands under the key itself. It begins like no Snappy block of a ring does, and tells a person where to look.
 pub(crate) const NOTICE: &[u8] = b"ringkit layout per_instance: entries are below this key, in _entries/\n";
 
-/// What the marker holds. Its contents mean nothing, its version does.
-pub(crate) const MARKER: &[u8] = b"ringkit\n";
+/// What the marker is to hold from now on: never the same twice, because Consul takes no notice of a write that changes
+/// nothing. Its contents mean nothing, its version does.
+pub(crate) fn new_marker() -> Bytes {
+    Bytes::from(format!("ringkit {:016x}\n", rand::random::<u64>()))
+}
 
 const BELOW: &str = "/_entries/";
 

@@ -172,6 +172,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies `change` atomically if `when` holds.
     ///
     /// A change that changes nothing moves no version and wakes no watcher; it does not create an absent key.
+    /// Where each entry has a key of its own, what is answered holds other entries as this process last heard of them.
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error>;
 
     /// Follows the key: starts with the current value, resumes by itself after faults, and coalesces what a slow reader
