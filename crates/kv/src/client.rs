@@ -93,7 +93,8 @@ impl<V: Value> Client<V> {
 
     /// Reads, decides, writes if nothing moved in between, else begins again: at most [`MAX_ATTEMPTS`] times.
     ///
-    /// `f` is called with the freshly read value on each attempt. Only entries that differ between what it got and what
+    /// `f` is called with the freshly read value on each attempt, also after one whose write may have landed: what it decides
+    /// must be right to decide twice. Only entries that differ between what it got and what
     /// it returns are written. Writing an empty value to an absent key does not create it.
     /// Dropping the future half-way leaves it open whether a write landed.
     ///
@@ -108,14 +109,7 @@ impl<V: Value> Client<V> {
     {
         let key = self.key(key);
         let outcome = self.limited("CAS", &key.name, self.deadlines.whole, self.cas_attempts(&key, f)).await;
-        match &outcome {
-            Ok(outcome) if outcome.written => &self.metrics.cas_written,
-            Ok(_) => &self.metrics.cas_kept,
-            Err(Error::Contended { .. }) => &self.metrics.cas_contended,
-            Err(Error::Aborted { .. }) => &self.metrics.cas_aborted,
-            Err(_) => &self.metrics.cas_failed,
-        }
-        .increment(1);
+        self.metrics.ended(outcome.as_ref().map(|outcome| outcome.written));
         outcome
     }
 
@@ -129,6 +123,22 @@ impl<V: Value> Client<V> {
     pub async fn upsert_own(&self, key: &str, id: &str, entry: &V::Entry) -> Result<View<V>, Error> {
         let stored = self.change_own(key, &Change::upsert(id, V::encode_entry(entry))).await?;
         Ok(self.decoder.decode(&self.key(key).name, &stored).view.clone())
+    }
+
+    /// As [`Client::upsert_own`], and the view shows what others had written by the time of the write, at the cost of a read
+    /// where each entry has a key of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::upsert_own`]; if the read fails, the write has landed.
+    pub async fn upsert_own_and_read(&self, key: &str, id: &str, entry: &V::Entry) -> Result<View<V>, Error> {
+        let written = self.upsert_own(key, id, entry).await?;
+        if self.store.answers_whole() {
+            return Ok(written);
+        }
+        let key = self.key(key);
+        let stored = self.limited("GET", &key.name, self.deadlines.call, self.store.get(&key)).await?;
+        Ok(stored.map_or(written, |stored| self.decoder.decode(&key.name, &stored).view.clone()))
     }
 
     /// Removes one's own entry. An entry or key that is absent already is success.
@@ -238,6 +248,7 @@ impl<V: Value> Client<V> {
         let tries = async {
             let mut attempts = Attempts::new(&key.name);
             loop {
+                self.metrics.cas_attempts.increment(1);
                 let apply = self.store.apply(&key, change.clone(), Precondition::None);
                 let error = match self.limited("CAS", &key.name, self.deadlines.call, apply).await {
                     Ok(Applied::Done(stored)) => return Ok(stored),
@@ -248,7 +259,9 @@ impl<V: Value> Client<V> {
                 attempts.pause_after(error).await?;
             }
         };
-        self.limited("CAS", &key.name, self.deadlines.whole, tries).await
+        let outcome = self.limited("CAS", &key.name, self.deadlines.whole, tries).await;
+        self.metrics.ended(outcome.as_ref().map(|_| true));
+        outcome
     }
 
     fn key(&self, name: &str) -> Key {

@@ -3,8 +3,9 @@
 //! Settings and request types are those of `consulrs`; its requests are carried out on our own `reqwest` client, because
 //! the headers of an answer (the index of a 404, `Retry-After`) matter here.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +41,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 const MAX_IN_TRANSACTION: usize = 256 << 10;
 /// Consul's own limit of operations in a transaction.
 const MAX_OPERATIONS: usize = 64;
+/// Longest wait for an answer that is not a change, so that whoever asked can ask again within his own deadline.
+const CALL: Duration = Duration::from_secs(4);
 /// No answer is larger.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
@@ -70,7 +73,10 @@ pub(crate) fn open(
 /// An answer, whatever its status.
 struct Answer {
     status: u16,
-    index: u64,
+    /// None if the server does not tell one that can be waited for.
+    index: Option<u64>,
+    /// Whether what is told may be old because the server that told it knows no leader.
+    leaderless: bool,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
@@ -105,6 +111,13 @@ struct Refusal {
     what: String,
 }
 
+/// What a poll of a watch found.
+struct Polled {
+    page: Page,
+    index: Option<u64>,
+    leaderless: bool,
+}
+
 /// What a failed request means for who asked.
 struct Failure {
     error: Error,
@@ -116,6 +129,8 @@ impl Consul {
         let address = match config.host.split_once("://") {
             None if config.tls_enabled => format!("https://{}", config.host),
             None => format!("http://{}", config.host),
+            // A token must not go in clear over a connection that was to be encrypted.
+            Some(("http", host)) if config.tls_enabled => format!("https://{host}"),
             Some(("http" | "https", _)) => config.host.clone(),
             Some((scheme, _)) => {
                 return Err(misconfigured("host", format!("`{scheme}://` is not supported: use host:port")));
@@ -142,14 +157,37 @@ impl Consul {
         Ok(Self { client, config: config.clone(), meter: meter.clone() })
     }
 
+    fn mode(&self) -> ConsistencyMode {
+        if self.config.consistent_reads { ConsistencyMode::CONSISTENT } else { ConsistencyMode::STALE }
+    }
+
     fn datacenter(&self) -> Option<String> {
         (!self.config.datacenter.is_empty()).then(|| self.config.datacenter.clone())
     }
 
-    /// Carries out a request of consulrs's making.
+    /// How long to wait for an answer to an ordinary request.
+    fn patience(&self) -> Duration {
+        self.config.http_client_timeout.min(CALL)
+    }
+
+    /// Where the value of `key` is. The request types would encode a key twice.
+    fn url_of(&self, key: &str, query: Option<&str>) -> Result<reqwest::Url, Failure> {
+        // A URL with such a segment means another one.
+        if key.split('/').any(|segment| matches!(segment, "." | "..")) {
+            let reason = format!("the key `{key}` has a part `.` or `..`, which no URL can name");
+            return Err(Failure { error: Error::Refused { backend: BACKEND, reason }, retry_after: None });
+        }
+        let mut url = format!("{}/v1/kv/{}", self.client.http.base, percent_encoded(key));
+        if let Some(query) = query {
+            url = format!("{url}?{query}");
+        }
+        reqwest::Url::parse(&url).map_err(|cause| unavailable(Box::new(cause)))
+    }
+
+    /// Carries out a request of consulrs's making for `key`.
     async fn execute(
         &self,
-        operation: &'static str,
+        (operation, key): (&'static str, &str),
         endpoint: impl Endpoint,
         features: Option<Features>,
         deadline: Duration,
@@ -159,6 +197,7 @@ impl Consul {
         let request = request.map_err(|cause| unavailable(Box::new(cause)))?;
         let mut request =
             reqwest::Request::try_from(request).map_err(|cause| unavailable(Box::new(cause)))?;
+        *request.url_mut() = self.url_of(key, request.url().query())?;
         *request.timeout_mut() = Some(deadline);
         self.send(operation, request).await
     }
@@ -177,36 +216,44 @@ impl Consul {
             )
             .record(started_at.elapsed());
         let answer = answer.map_err(unavailable)?;
-        match answer.status {
-            200 | 404 | 409 => Ok(answer),
-            _ => Err(failure(&answer)),
-        }
+        Ok(answer)
     }
 
-    async fn page(
+    async fn page(&self, scope: &Scope) -> Result<Page, Failure> {
+        Ok(self.poll(scope, None, self.patience()).await?.page)
+    }
+
+    async fn poll(
         &self,
         scope: &Scope,
         features: Option<Features>,
         deadline: Duration,
-    ) -> Result<Page, Failure> {
+    ) -> Result<Polled, Failure> {
         let (operation, key, recurse) = match scope {
             Scope::Key(key) => ("Get", key, None),
             Scope::Below(prefix) => ("List", prefix, Some(true)),
         };
         let request =
             ReadKeyRequest { features: None, key: key.clone(), dc: self.datacenter(), ns: None, recurse };
-        let answer = self.execute(operation, request, features, deadline).await?;
+        let answer = self.execute((operation, key), request, features, deadline).await?;
+        let Answer { index, leaderless, .. } = answer;
         if answer.status == 404 {
-            return Ok(Page { items: Vec::new(), index: answer.index });
+            // A Consul without the key tells since when; something else on the way does not.
+            let Some(index) = index else { return Err(failure(&answer)) };
+            let page = Page { items: Vec::new(), index };
+            return Ok(Polled { page, index: Some(index), leaderless });
         }
+        let answer = succeeded(answer)?;
         let pairs: Vec<Pair> =
             serde_json::from_slice(&answer.body).map_err(|cause| unavailable(Box::new(cause)))?;
         let item = |pair: Pair| {
             let value = STANDARD.decode(pair.value.unwrap_or_default())?;
             Ok(Item { key: pair.key, value: Bytes::from(value), index: pair.modify_index })
         };
-        let items = pairs.into_iter().map(item).collect::<Result<_, base64::DecodeError>>();
-        Ok(Page { items: items.map_err(|cause| unavailable(Box::new(cause)))?, index: answer.index })
+        let items = pairs.into_iter().map(item).collect::<Result<Vec<_>, base64::DecodeError>>();
+        let items = items.map_err(|cause| unavailable(Box::new(cause)))?;
+        let newest = items.iter().map(|item| item.index).max().unwrap_or_default();
+        Ok(Polled { page: Page { items, index: index.unwrap_or_default().max(newest) }, index, leaderless })
     }
 
     /// Writes a value that is too large for a transaction.
@@ -218,17 +265,15 @@ impl Consul {
             dc: self.datacenter(),
             ..SetKeyRequest::default()
         };
-        let answer = self.execute("CAS", request, None, self.config.http_client_timeout).await?;
+        let answer = succeeded(self.execute(("CAS", key), request, None, self.patience()).await?)?;
         if !answer.body.starts_with(b"true") {
             return Ok(Committed::Lost);
         }
-        // The answer does not tell the index. Whoever wrote since then has a higher one than we had.
-        let page = self.page(&Scope::Key(key.to_owned()), None, self.config.http_client_timeout).await?;
-        Ok(Committed::At(match page.items.first() {
-            Some(item) if item.value == *value => item.index,
-            Some(item) => item.index - 1,
-            None => index + 1,
-        }))
+        // The answer does not tell the index, which is that of the value until somebody else writes. It is above the one
+        // that was there, and a later one must not be claimed for what others may have overwritten.
+        let page = self.page(&Scope::Key(key.to_owned())).await;
+        let ours = page.ok().and_then(|page| page.items.into_iter().find(|item| item.value == *value));
+        Ok(Committed::At(ours.map_or(index + 1, |item| item.index)))
     }
 
     async fn transact(&self, batch: &Batch) -> Result<Committed, Failure> {
@@ -237,18 +282,18 @@ impl Consul {
         if let Some(datacenter) = self.datacenter() {
             url = format!("{url}?dc={datacenter}");
         }
-        let mut request = self.client.http.http.put(url).body(body).timeout(self.config.http_client_timeout);
+        let mut request = self.client.http.http.put(url).body(body).timeout(self.patience());
         if let Some(token) = &self.client.settings.token {
             request = request.header("X-Consul-Token", token);
         }
         let request = request.build().map_err(|cause| unavailable(Box::new(cause)))?;
         let answer = self.send("CAS", request).await?;
+        let answer = if answer.status == 409 { answer } else { succeeded(answer)? };
         let outcome: Outcome =
             serde_json::from_slice(&answer.body).map_err(|cause| unavailable(Box::new(cause)))?;
         if answer.status == 409 {
             let refusals = outcome.errors.unwrap_or_default();
-            const RACES: [&str; 4] = ["stale", "exist", "index", "match"];
-            let lost = |refusal: &Refusal| RACES.iter().any(|word| refusal.what.contains(word));
+            let lost = |refusal: &Refusal| is_race(&refusal.what, batch);
             return match refusals.iter().find(|refusal| !lost(refusal)) {
                 None => Ok(Committed::Lost),
                 Some(refusal) => Err(refused(409, &refusal.what)),
@@ -277,8 +322,7 @@ impl Flat for Consul {
     }
 
     async fn read(&self, scope: &Scope) -> Result<Page, Error> {
-        let read = self.page(scope, None, self.config.http_client_timeout).await;
-        read.map_err(|failure| failure.error)
+        self.page(scope).await.map_err(|failure| failure.error)
     }
 
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
@@ -288,11 +332,11 @@ impl Flat for Consul {
             keys: true,
             ..ReadKeysRequest::default()
         };
-        let answer = self.execute("List", request, None, self.config.http_client_timeout).await;
-        let answer = answer.map_err(|failure| failure.error)?;
-        if answer.status == 404 {
-            return Ok(Vec::new());
-        }
+        let answer = self.execute(("List", prefix), request, None, self.patience()).await;
+        let answer = match answer {
+            Ok(answer) if answer.status == 404 && answer.index.is_some() => return Ok(Vec::new()),
+            answer => answer.and_then(succeeded).map_err(|failure| failure.error)?,
+        };
         serde_json::from_slice(&answer.body).map_err(|cause| unavailable(Box::new(cause)).error)
     }
 
@@ -316,21 +360,34 @@ impl Flat for Consul {
             if let Some(pace) = &pace {
                 pace.until_ready().await;
             }
-            let mode = match self.config.consistent_reads {
-                true => ConsistencyMode::CONSISTENT,
-                false => ConsistencyMode::STALE,
-            };
-            let wait = Some(format!("{}ms", WAIT.as_millis()));
-            let blocking = (index > 0).then_some(Blocking { index, wait });
-            let features = Features { blocking, cached: None, filter: None, mode: Some(mode) };
+            let blocking =
+                (index > 0).then(|| Blocking { index, wait: Some(format!("{}ms", WAIT.as_millis())) });
             let deadline = self.config.http_client_timeout.max(WAIT + WAIT_SLACK);
-            match self.page(scope, Some(features), deadline).await {
-                Ok(mut page) => {
-                    pulse.beats();
+            let features = Features { blocking, cached: None, filter: None, mode: Some(self.mode()) };
+            let mut polled = self.poll(scope, Some(features), deadline).await;
+            if let Ok(Polled { index: Some(now), .. }) = &polled
+                && *now < highest
+            {
+                // A server that lags behind, or one that began anew: the leader knows.
+                let mode = Some(ConsistencyMode::CONSISTENT);
+                let features = Features { blocking: None, cached: None, filter: None, mode };
+                polled = self.poll(scope, Some(features), self.patience()).await;
+            }
+            match polled {
+                Ok(Polled { page, index: told, leaderless }) => {
+                    if leaderless {
+                        pulse.fails(&unavailable("the server that answers knows no leader".into()).error);
+                    } else {
+                        pulse.beats();
+                    }
                     backoff.reset();
-                    // 0 is no index to wait for.
-                    page.index = page.index.max(1);
-                    let now = page.index;
+                    let Some(now) = told else {
+                        // There is nothing to wait for.
+                        news(News::Page(page));
+                        index = 0;
+                        tokio::time::sleep(MIN_BACKOFF).await;
+                        continue;
+                    };
                     if now < highest {
                         news(News::Restarted(page));
                     } else if now != index {
@@ -339,14 +396,20 @@ impl Flat for Consul {
                     (highest, index) = (now, now);
                 }
                 Err(Failure { error, retry_after }) => {
-                    pulse.fails(&error);
+                    let refused = matches!(error, Error::Refused { .. });
+                    if !refused {
+                        pulse.fails(&error);
+                    }
                     let wait = backoff.next().max(retry_after.unwrap_or_default()).min(MAX_BACKOFF);
                     warn!(?scope, %error, ?wait, "a watch cannot reach its store and will try again");
-                    // Whoever else reaches the server ends the wait, unless the server asked for it.
+                    // Whoever else reaches the server ends the wait, but not at once: a watch that fails by itself must
+                    // not spin. Not if the server asked for the wait, or said no to this watch alone.
+                    let floor = wait.min(MIN_BACKOFF / 4);
+                    tokio::time::sleep(floor).await;
                     let mut beats = pulse.subscribe();
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => (),
-                        _ = beats.wait_for(Option::is_none), if retry_after.is_none() => {
+                        () = tokio::time::sleep(wait.saturating_sub(floor)) => (),
+                        _ = beats.wait_for(Option::is_none), if retry_after.is_none() && !refused => {
                             info!(?scope, "the store answers again");
                         }
                     }
@@ -425,7 +488,9 @@ async fn receive(response: reqwest::Result<reqwest::Response>) -> Result<Answer,
         let value = response.headers().get(name)?;
         value.to_str().ok()?.trim().parse::<u64>().ok()
     };
-    let index = number("x-consul-index").unwrap_or_default();
+    let index = number("x-consul-index").filter(|index| *index > 0);
+    let leader = response.headers().get("x-consul-knownleader");
+    let leaderless = leader.is_some_and(|known| known.as_bytes() == b"false");
     let retry_after = number("retry-after").map(Duration::from_secs);
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -435,7 +500,38 @@ async fn receive(response: reqwest::Result<reqwest::Response>) -> Result<Answer,
         }
         body.extend_from_slice(&piece);
     }
-    Ok(Answer { status, index, retry_after, body })
+    Ok(Answer { status, index, leaderless, retry_after, body })
+}
+
+fn succeeded(answer: Answer) -> Result<Answer, Failure> {
+    if answer.status == 200 { Ok(answer) } else { Err(failure(&answer)) }
+}
+
+/// Whether a refused operation lost a race, going by Consul's words without the keys in them, which may contain any.
+fn is_race(what: &str, batch: &Batch) -> bool {
+    let puts = batch.puts.iter().map(|(key, _)| key);
+    let guards =
+        batch.guards.iter().map(|(Guard::Absent(key) | Guard::Present(key) | Guard::At(key, _))| key);
+    let mut words = what.to_owned();
+    for key in puts.chain(guards).chain(&batch.deletes) {
+        words = words.replace(key.as_str(), "");
+    }
+    const RACES: [&str; 4] = ["stale", "exist", "index", "match"];
+    !words.contains("denied") && RACES.iter().any(|word| words.contains(word))
+}
+
+/// A key as the path of a URL has it: slashes stay.
+fn percent_encoded(key: &str) -> String {
+    let mut path = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            path.push(byte.into());
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(path, "%{byte:02X}");
+        }
+    }
+    path
 }
 
 fn failure(answer: &Answer) -> Failure {
@@ -513,12 +609,51 @@ fn http_client(config: &ConsulConfig, url: &mut reqwest::Url) -> Result<reqwest:
         builder = builder.identity(identity);
     }
     if !config.tls_server_name.is_empty() && url.scheme() == "https" {
-        let addrs = url
-            .socket_addrs(|| Some(8501))
-            .map_err(|cause| misconfigured("host", format!("cannot be resolved: {cause}")))?;
-        builder = builder.resolve_to_addrs(&config.tls_server_name, &addrs);
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        if config.tls_server_name.parse::<std::net::IpAddr>().is_ok() && config.tls_server_name != host {
+            let reason = "is an address; only a name can differ from `host`".to_owned();
+            return Err(misconfigured("tls_server_name", reason));
+        }
+        builder = builder.dns_resolver(Arc::new(Instead { host }));
         let named = url.set_host(Some(&config.tls_server_name));
         named.map_err(|cause| misconfigured("tls_server_name", cause.to_string()))?;
     }
     builder.build().map_err(|cause| misconfigured("tls_enabled", cause.to_string()))
+}
+
+/// Looks up `host`, whatever name is asked for: that of the certificate.
+struct Instead {
+    host: String,
+}
+
+impl reqwest::dns::Resolve for Instead {
+    fn resolve(&self, _name: hyper_014::client::connect::dns::Name) -> reqwest::dns::Resolving {
+        let host = self.host.clone();
+        Box::pin(async move {
+            // The port comes from the URL.
+            let addrs = tokio::net::lookup_host((host.as_str(), 0)).await?.collect::<Vec<_>>();
+            Ok(Box::new(addrs.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_race_is_told_from_a_refusal_whatever_the_keys_are_called() {
+        let key = "collectors/existing-index-match".to_owned();
+        let batch = Batch { guards: vec![Guard::At(key.clone(), 7)], ..Batch::default() };
+        assert!(is_race(&format!("failed to set key \"{key}\", index is stale"), &batch));
+        assert!(is_race(&format!("key \"{key}\" doesn't exist"), &batch));
+        assert!(!is_race("Permission denied", &batch));
+        assert!(!is_race(&format!("token lacks permission 'key:write' on \"{key}\""), &batch));
+    }
+
+    #[test]
+    fn keys_are_encoded_once() {
+        assert_eq!(percent_encoded("a/b-c_d.e~f"), "a/b-c_d.e~f");
+        assert_eq!(percent_encoded("prod eu%/ü?#"), "prod%20eu%25/%C3%BC%3F%23");
+    }
 }

@@ -99,6 +99,14 @@ pub enum Error {
         /// The layout that was found.
         found: &'static str,
     },
+    /// More entries than fit into one transaction of the server were to be written, and another writer came in between.
+    #[error(
+        "only some of the entries of `{key}` were written before somebody else wrote it: read it and decide again"
+    )]
+    Partly {
+        /// The key.
+        key: String,
+    },
     /// The decision of a compare-and-swap said no. Nothing was written.
     #[error("compare-and-swap on `{key}` was given up: {}", chain(&**cause))]
     Aborted {
@@ -123,6 +131,7 @@ impl Error {
             | Self::Misconfigured { .. }
             | Self::Refused { .. }
             | Self::OtherLayout { .. }
+            | Self::Partly { .. }
             | Self::Aborted { .. }
             | Self::Closed => false,
         }

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions, Identity,
-    KeyValue, TlsOptions, Txn, TxnOp, WatchOptions,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions,
+    GetResponse, Identity, KeyValue, KvClient, TlsOptions, Txn, TxnOp, WatchClient, WatchOptions,
 };
-use ringkit_config::{EtcdConfig, Layout};
+use ringkit_config::{EtcdConfig, Layout, Secret};
 use ringkit_runtime::{Backoff, Meter};
-use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Code;
 use tracing::{info, warn};
 
 use crate::error::Error;
@@ -32,11 +34,38 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 const MAX_OPERATIONS: usize = 128;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// A client of etcd. Connects when it is first used.
+/// No answer is larger. The client's own limit is 4 MiB, beyond which a ring could be written and never be read again.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// A client of etcd. Connects when it is first used, and anew when a connection is silent or its login is void.
 pub(crate) struct Etcd {
     endpoints: Vec<String>,
     options: ConnectOptions,
-    client: OnceCell<Client>,
+    /// Name and password, if the server is to be told who we are.
+    user: Option<(String, Secret)>,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+struct Connection {
+    kv: KvClient,
+    watch: WatchClient,
+}
+
+/// How far a follower has got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    revision: u64,
+    /// A server that was wiped is another cluster, whose revisions begin anew.
+    cluster: u64,
+}
+
+/// What may be done again after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// It changes nothing.
+    Read,
+    /// Only what was not sent, or was turned away before it was carried out.
+    Write,
 }
 
 impl fmt::Debug for Etcd {
@@ -53,47 +82,142 @@ pub(crate) fn open(config: &EtcdConfig, layout: Layout, meter: &Meter) -> Result
 impl Etcd {
     fn new(config: &EtcdConfig) -> Result<Self, Error> {
         let scheme = if config.tls_enabled { "https" } else { "http" };
-        let endpoint = |endpoint: &String| {
-            if endpoint.contains("://") { endpoint.clone() } else { format!("{scheme}://{endpoint}") }
-        };
+        let mut endpoints = Vec::new();
+        for endpoint in &config.endpoints {
+            if config.tls_enabled && endpoint.starts_with("http://") {
+                let reason = format!("`{endpoint}` is without TLS and `tls_enabled` asks for it");
+                return Err(Error::Misconfigured { backend: BACKEND, key: "endpoints", reason });
+            }
+            let whole = endpoint.contains("://");
+            endpoints.push(if whole { endpoint.clone() } else { format!("{scheme}://{endpoint}") });
+        }
         let mut options = ConnectOptions::new()
             .with_connect_timeout(config.dial_timeout)
             .with_keep_alive(KEEPALIVE, config.dial_timeout.saturating_mul(2))
             .with_keep_alive_while_idle(config.ping_without_stream_allowed)
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        if config.tls_enabled {
+            .with_tcp_keepalive(KEEPALIVE)
+            .with_require_leader(true);
+        if endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
             options = options.with_tls(tls(config)?);
         }
-        if !config.username.is_empty() {
-            options = options.with_user(config.username.clone(), config.password.expose().to_owned());
-        }
-        let endpoints = config.endpoints.iter().map(endpoint).collect();
-        Ok(Self { endpoints, options, client: OnceCell::new() })
+        let user = (!config.username.is_empty()).then(|| (config.username.clone(), config.password.clone()));
+        Ok(Self { endpoints, options, user, connection: Mutex::default() })
     }
 
-    async fn client(&self) -> Result<Client, Error> {
-        let connect = async || Client::connect(&self.endpoints, Some(self.options.clone())).await;
-        let connected = call(self.client.get_or_try_init(connect)).await?;
-        Ok(connected.clone())
+    async fn connect(&self) -> Result<Connection, Error> {
+        let connect = async |user: Option<&(String, Secret)>| {
+            let mut options = self.options.clone();
+            if let Some((name, password)) = user {
+                options = options.with_user(name.clone(), password.expose().to_owned());
+            }
+            Client::connect(&self.endpoints, Some(options)).await
+        };
+        let client = match connect(self.user.as_ref()).await {
+            // So that users can be configured here before there, and there before here.
+            Err(error) if says(&error, "authentication is not enabled") => connect(None).await,
+            connected => connected,
+        };
+        let client = client.map_err(|error| match error {
+            etcd_client::Error::GRpcStatus(_) => failed(error),
+            // Nothing was asked of a server yet.
+            etcd_client::Error::TransportError(cause) => {
+                Error::Misconfigured { backend: BACKEND, key: "tls_enabled", reason: with_causes(&cause) }
+            }
+            other => Error::Misconfigured { backend: BACKEND, key: "endpoints", reason: with_causes(&other) },
+        })?;
+        Ok(Connection {
+            kv: client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES),
+            watch: client.watch_client().max_decoding_message_size(MAX_ANSWER_BYTES),
+        })
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>, Error> {
+        let mut connection = self.connection.lock().await;
+        if let Some(connection) = &*connection {
+            return Ok(Arc::clone(connection));
+        }
+        let connected = Arc::new(self.connect().await?);
+        *connection = Some(Arc::clone(&connected));
+        Ok(connected)
+    }
+
+    /// Whoever comes next connects anew.
+    async fn give_up(&self, connection: &Arc<Connection>) {
+        self.connection.lock().await.take_if(|now| Arc::ptr_eq(now, connection));
+    }
+
+    /// Does what `request` does on the connection, within [`CALL`]: anew where another endpoint may answer, or where the
+    /// server wants to be told again who we are.
+    async fn call<T, F>(
+        &self,
+        again: Again,
+        request: impl Fn(Arc<Connection>) -> F + Send,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>> + Send,
+    {
+        let late = || unavailable(format!("no answer within {CALL:?}"));
+        let deadline = Instant::now() + CALL;
+        let mut logged_in = false;
+        let mut left = self.endpoints.len();
+        loop {
+            let connection = timeout_at(deadline, self.connection()).await.map_err(|_| late())??;
+            let Ok(answer) = timeout_at(deadline, request(Arc::clone(&connection))).await else {
+                self.give_up(&connection).await;
+                return Err(late());
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if self.user.is_some() && !logged_in && is_login_void(&error) {
+                logged_in = true;
+                self.give_up(&connection).await;
+            } else if left > 0 && (was_not_sent(&error) || again == Again::Read && is_unavailable(&error)) {
+                left -= 1;
+            } else {
+                return Err(failed(error));
+            }
+        }
+    }
+
+    async fn get(&self, key: &str, options: GetOptions) -> Result<GetResponse, Error> {
+        let get = |connection: Arc<Connection>| {
+            let (mut kv, key, options) = (connection.kv.clone(), key.to_owned(), options.clone());
+            async move { kv.get(key, Some(options)).await }
+        };
+        self.call(Again::Read, get).await
+    }
+
+    /// What is in the scope, and of which cluster.
+    async fn page(&self, scope: &Scope) -> Result<(Page, u64), Error> {
+        let (key, options) = match scope {
+            Scope::Key(key) => (key, GetOptions::new()),
+            Scope::Below(prefix) => (prefix, GetOptions::new().with_prefix()),
+        };
+        let found = self.get(key, options).await?;
+        let (index, cluster) =
+            found.header().map_or((0, 0), |header| (unsigned(header.revision()), header.cluster_id()));
+        Ok((Page { items: found.kvs().iter().map(item).collect(), index }, cluster))
     }
 
     /// Follows a scope from what is there now until the watch breaks or falls silent.
     async fn follow_once(
         &self,
         scope: &Scope,
-        highest: &mut u64,
+        highest: &mut Place,
         pulse: &Pulse,
         backoff: &mut Backoff,
         news: &(dyn Fn(News) + Send + Sync),
     ) -> Result<(), Error> {
-        let page = self.read(scope).await?;
+        let (page, cluster) = self.page(scope).await?;
         let mut revision = page.index;
         let mut items: BTreeMap<String, Item> =
             page.items.iter().map(|item| (item.key.clone(), item.clone())).collect();
         // What is gone is missing in the page, so that it is told as well.
-        news(if revision < *highest { News::Restarted(page) } else { News::Page(page) });
-        *highest = revision;
+        let anew = revision < highest.revision || ![0, cluster].contains(&highest.cluster);
+        news(if anew { News::Restarted(page) } else { News::Page(page) });
+        *highest = Place { revision, cluster };
         pulse.beats();
         let mut options = WatchOptions::new()
             .with_start_revision(i64::try_from(revision + 1).unwrap_or(i64::MAX))
@@ -102,16 +226,24 @@ impl Etcd {
         if matches!(scope, Scope::Below(_)) {
             options = options.with_prefix();
         }
-        let mut client = self.client().await?;
-        let mut stream = call(client.watch(key.as_str(), Some(options))).await?;
+        let opened = self.call(Again::Read, |connection| {
+            let (mut watch, key, options) = (connection.watch.clone(), key.clone(), options.clone());
+            async move { watch.watch(key, Some(options)).await.map(|stream| (stream, connection)) }
+        });
+        let (mut stream, connection) = opened.await?;
         let mut asked = false;
         loop {
             let message = match timeout(SILENCE, stream.message()).await {
                 Ok(message) => message.map_err(failed)?,
-                Err(_) if asked => return Err(unavailable("a watch was silent for too long")),
+                Err(_) if asked => {
+                    // Requests would hang on the same connection until its keepalive gives up.
+                    self.give_up(&connection).await;
+                    return Err(unavailable("a watch was silent for too long"));
+                }
                 Err(_) => {
                     asked = true;
-                    call(stream.request_progress()).await?;
+                    let request = timeout(CALL, stream.request_progress()).await;
+                    request.map_err(|_| unavailable("a watch takes no requests"))?.map_err(failed)?;
                     continue;
                 }
             };
@@ -128,7 +260,7 @@ impl Etcd {
             if let Some(header) = message.header() {
                 revision = revision.max(unsigned(header.revision()));
             }
-            *highest = revision;
+            highest.revision = revision;
             if message.events().is_empty() {
                 continue;
             }
@@ -160,14 +292,7 @@ impl Flat for Etcd {
     }
 
     async fn read(&self, scope: &Scope) -> Result<Page, Error> {
-        let (key, options) = match scope {
-            Scope::Key(key) => (key, GetOptions::new()),
-            Scope::Below(prefix) => (prefix, GetOptions::new().with_prefix()),
-        };
-        let mut client = self.client().await?;
-        let found = call(client.get(key.as_str(), Some(options))).await?;
-        let index = found.header().map_or(0, |header| unsigned(header.revision()));
-        Ok(Page { items: found.kvs().iter().map(item).collect(), index })
+        Ok(self.page(scope).await?.0)
     }
 
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
@@ -175,8 +300,7 @@ impl Flat for Etcd {
             "" => GetOptions::new().with_all_keys(),
             _ => GetOptions::new().with_prefix(),
         };
-        let mut client = self.client().await?;
-        let found = call(client.get(prefix, Some(options.with_keys_only()))).await?;
+        let found = self.get(prefix, options.with_keys_only()).await?;
         Ok(found.kvs().iter().map(|kv| String::from_utf8_lossy(kv.key()).into_owned()).collect())
     }
 
@@ -204,8 +328,12 @@ impl Flat for Etcd {
         operations.extend(batch.deletes.iter().map(|key| TxnOp::delete(key.as_str(), None)));
         operations
             .extend(batch.puts.iter().map(|(key, value)| TxnOp::put(key.as_str(), value.as_ref(), None)));
-        let mut client = self.client().await?;
-        let done = call(client.txn(Txn::new().when(compares).and_then(operations))).await?;
+        let transaction = Txn::new().when(compares).and_then(operations);
+        let carry_out = |connection: Arc<Connection>| {
+            let (mut kv, transaction) = (connection.kv.clone(), transaction.clone());
+            async move { kv.txn(transaction).await }
+        };
+        let done = self.call(Again::Write, carry_out).await?;
         if !done.succeeded() {
             return Ok(Committed::Lost);
         }
@@ -214,12 +342,15 @@ impl Flat for Etcd {
 
     async fn follow(&self, scope: &Scope, pulse: &Pulse, news: &(dyn Fn(News) + Send + Sync)) {
         let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
-        let mut highest = 0;
+        let mut highest = Place::default();
         loop {
             let Err(error) = self.follow_once(scope, &mut highest, pulse, &mut backoff, news).await else {
                 continue;
             };
-            pulse.fails(&error);
+            let refused = matches!(error, Error::Refused { .. });
+            if !refused {
+                pulse.fails(&error);
+            }
             let wait = backoff.next();
             warn!(?scope, %error, ?wait, "a watch was interrupted and will be begun anew");
             // Whoever else reaches the server ends the wait, but not at once: a watch that fails by itself must not spin.
@@ -227,7 +358,7 @@ impl Flat for Etcd {
             tokio::time::sleep(wait.min(MIN_BACKOFF / 4)).await;
             tokio::select! {
                 () = tokio::time::sleep(wait.saturating_sub(MIN_BACKOFF / 4)) => (),
-                _ = beats.wait_for(Option::is_none) => info!(?scope, "the store answers again"),
+                _ = beats.wait_for(Option::is_none), if !refused => info!(?scope, "the store answers again"),
             }
         }
     }
@@ -242,7 +373,8 @@ fn tls(config: &EtcdConfig) -> Result<TlsOptions, Error> {
         let reason = "is not supported for etcd: set `tls_ca_path` to the certificate to trust".to_owned();
         return Err(wrong("tls_insecure_skip_verify", reason));
     }
-    let mut tls = TlsOptions::new();
+    // Without a limit, a server that takes the connection and no more would be waited for for ever.
+    let mut tls = TlsOptions::new().timeout(config.dial_timeout);
     tls = match config.tls_ca_path.as_str() {
         "" => tls.with_native_roots(),
         path => tls.ca_certificate(Certificate::from_pem(read("tls_ca_path", path)?)),
@@ -269,27 +401,46 @@ fn unsigned(revision: i64) -> u64 {
     u64::try_from(revision).unwrap_or_default()
 }
 
-async fn call<T>(request: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, Error> {
-    match timeout(CALL, request).await {
-        Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(unavailable(format!("no answer within {CALL:?}"))),
-    }
-}
-
 fn unavailable(cause: impl Into<ringkit_runtime::Cause>) -> Error {
     Error::Unavailable { backend: BACKEND, cause: cause.into() }
 }
 
+/// What the server says to a request that it turned away because of who asked, which another login mends.
+const VOID: [&str; 3] = ["invalid auth token", "revision of auth store is old", "user name is empty"];
+
+fn says(error: &etcd_client::Error, words: &str) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains(words))
+}
+
+fn is_login_void(error: &etcd_client::Error) -> bool {
+    VOID.iter().any(|words| says(error, words))
+}
+
+fn is_unavailable(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() == Code::Unavailable)
+}
+
+/// Whether there was no connection to send it over.
+fn was_not_sent(error: &etcd_client::Error) -> bool {
+    let causes =
+        std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    causes.into_iter().find_map(|cause| cause.downcast_ref::<tonic::ConnectError>()).is_some()
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// Tells what to try again from what to give up.
 fn failed(error: etcd_client::Error) -> Error {
-    use tonic::Code;
     if let etcd_client::Error::GRpcStatus(status) = &error {
         let refused = matches!(
             status.code(),
             Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
         );
-        // An expired token is renewed; what a server that lost its leader says is no answer.
-        if refused && !status.message().contains("invalid auth token") {
+        // What a server that lost its leader says is no answer.
+        if refused && !is_login_void(&error) {
             let reason = format!("{}: {}", status.code(), status.message());
             return Error::Refused { backend: BACKEND, reason };
         }

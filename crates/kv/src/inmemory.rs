@@ -87,7 +87,8 @@ impl Store for InMemory {
         let mut keys = self.shared.keys.lock();
         let Some(slot) = keys.slots.get_mut(&key.name) else { return Ok(()) };
         slot.bytes = 0;
-        if slot.value.send_replace(None).is_some() {
+        // Watchers of a key that is absent already are not woken.
+        if slot.value.send_if_modified(|value| value.take().is_some()) {
             keys.present -= 1;
         }
         keys.drop_if_unused(&key.name);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use metrics::{Counter, Unit};
 use parking_lot::Mutex;
 use ringkit_config::Layout;
 use ringkit_runtime::{Backoff, Meter};
@@ -119,6 +120,7 @@ struct Core<F> {
     epoch: Epoch,
     pulse: Pulse,
     size: ValueSize,
+    lost_races: Counter,
     limits: Limits,
     synced: watch::Sender<bool>,
     /// What was last read, heard or written of each key: a write in the layout `per_instance` begins with it instead of with
@@ -138,6 +140,7 @@ struct Known {
 
 /// Keys whose last value is kept at hand. A process uses a handful.
 const MAX_KNOWN: usize = 1024;
+const MAX_DELETE_ATTEMPTS: u32 = 10;
 /// Waits after a lost race, when a write is to happen whatever the key holds.
 const MIN_RACE_BACKOFF: Duration = Duration::from_millis(2);
 const MAX_RACE_BACKOFF: Duration = Duration::from_millis(500);
@@ -146,7 +149,13 @@ impl<F: Flat> Layered<F> {
     /// `max_value_bytes` is what the server accepts under one key.
     pub(crate) fn new(flat: F, layout: Layout, max_value_bytes: u64, meter: &Meter) -> Self {
         let size = ValueSize::new(flat.backend(), max_value_bytes, meter);
+        let lost_races = meter.with("type", flat.backend()).counter(
+            "ringkit_kv_lost_races_total",
+            Unit::Count,
+            "Writes of own entries that lost a race to another writer and were tried again at once.",
+        );
         let core = Core {
+            lost_races,
             flat,
             layout,
             followers: Followers::default(),
@@ -193,13 +202,29 @@ impl<F: Flat> Store for Layered<F> {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
-        let mut batch = Batch { deletes: vec![key.name.to_string()], ..Batch::default() };
-        if self.core.layout == Layout::PerInstance {
-            batch.delete_below = Some(EntryKeys::of(&key.name).marker().to_owned());
+        let name = key.name.to_string();
+        let mut backoff = Backoff::new(MIN_RACE_BACKOFF, MAX_RACE_BACKOFF);
+        for _ in 0..MAX_DELETE_ATTEMPTS {
+            // What is deleted is what was looked at: never a part of what is kept in the other layout.
+            let mut batch = Batch::default();
+            match self.core.single(key).await? {
+                Some(item) => {
+                    batch.guards.push(Guard::At(name.clone(), item.index));
+                    batch.deletes.push(name.clone());
+                }
+                None if self.core.layout == Layout::Single => return Ok(()),
+                None => (),
+            }
+            if self.core.layout == Layout::PerInstance {
+                batch.delete_below = Some(EntryKeys::of(&key.name).marker().to_owned());
+            }
+            if self.core.observed(self.core.flat.commit(&batch).await)? != Committed::Lost {
+                self.core.known.lock().remove(&key.name);
+                return Ok(());
+            }
+            tokio::time::sleep(backoff.next()).await;
         }
-        self.core.observed(self.core.flat.commit(&batch).await)?;
-        self.core.known.lock().remove(&key.name);
-        Ok(())
+        Err(Error::Contended { key: name, attempts: MAX_DELETE_ATTEMPTS })
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
@@ -225,11 +250,13 @@ impl<F: Flat> Store for Layered<F> {
             }
             let nothing = Entries::new();
             let entries = known.as_ref().map_or(&nothing, |known| &*known.stored.entries);
-            let Some(effective) = change.effective(entries) else {
-                if read {
-                    return Ok(Applied::Done(known.map_or_else(Stored::absent, |known| known.stored)));
-                }
+            let effective = change.effective(entries);
+            // What is remembered of others' entries is no ground to leave a part of the change out.
+            if !read && effective.as_ref() != Some(&change) {
                 continue;
+            }
+            let Some(effective) = effective else {
+                return Ok(Applied::Done(known.map_or_else(Stored::absent, |known| known.stored)));
             };
             match self.core.write(key, known, effective, when).await? {
                 Some(stored) => return Ok(Applied::Done(stored)),
@@ -237,10 +264,15 @@ impl<F: Flat> Store for Layered<F> {
                 None => (),
             }
             // Lost to another writer. What was merely remembered is not worth a pause.
+            self.core.lost_races.increment(1);
             if read {
                 tokio::time::sleep(backoff.next()).await;
             }
         }
+    }
+
+    fn answers_whole(&self) -> bool {
+        self.core.layout == Layout::Single
     }
 
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
@@ -258,6 +290,32 @@ impl<F: Flat> Store for Layered<F> {
 
     fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.core.pulse.subscribe()
+    }
+}
+
+impl Known {
+    /// What was heard while `writes` were under way, which made `after` of something older.
+    fn with(self, writes: &[(EntryId, Option<Bytes>)], after: &Self) -> Self {
+        if self.stored.version >= after.stored.version {
+            return self; // It was read after the last of them.
+        }
+        let mut merged = self;
+        let mut entries = Entries::clone(&merged.stored.entries);
+        for (id, _) in writes {
+            match (after.stored.entries.get(id), after.entries.get(id)) {
+                (Some(entry), Some(index)) => {
+                    entries.insert(id.clone(), entry.clone());
+                    merged.entries.insert(id.clone(), *index);
+                }
+                _ => {
+                    entries.remove(id);
+                    merged.entries.remove(id);
+                }
+            }
+        }
+        merged.index = merged.index.max(after.index);
+        merged.stored = Stored { version: after.stored.version, entries: Arc::new(entries) };
+        merged
     }
 }
 
@@ -281,20 +339,30 @@ impl<F: Flat> Core<F> {
     async fn read(&self, key: &Key) -> Result<Option<Known>, Error> {
         let page = self.observed(self.flat.read(&self.scope(key)).await)?;
         let known = self.known_of(key, &page)?;
+        if known.is_none() && self.layout == Layout::PerInstance {
+            // What is absent in this layout may be there in the other.
+            self.single(key).await?;
+        }
         self.remember(key, known.as_ref());
         Ok(known)
+    }
+
+    /// What is under the key itself: in the layout `per_instance` a notice or nothing, in `single` a value or nothing.
+    async fn single(&self, key: &Key) -> Result<Option<Item>, Error> {
+        let page = self.observed(self.flat.read(&Scope::Key(key.name.to_string())).await)?;
+        let found = page.items.into_iter().next();
+        match (self.layout, found.as_ref().map(|item| is_notice(&item.value))) {
+            (Layout::PerInstance, Some(false)) => Err(other_layout(key, "single")),
+            (Layout::Single, Some(true)) => Err(other_layout(key, "per_instance")),
+            _ => Ok(found),
+        }
     }
 
     fn remember(&self, key: &Key, is: Option<&Known>) {
         let mut known = self.known.lock();
         match is {
             None => drop(known.remove(&key.name)),
-            Some(is) => {
-                if known.len() >= MAX_KNOWN && !known.contains_key(&key.name) {
-                    known.clear();
-                }
-                known.insert(Arc::clone(&key.name), is.clone());
-            }
+            Some(is) => put(&mut known, key, is.clone()),
         }
     }
 
@@ -314,19 +382,35 @@ impl<F: Flat> Core<F> {
             }
         };
         match self.known_of(key, &page) {
-            Ok(known) => {
-                let version = known
-                    .as_ref()
-                    .map_or_else(|| self.epoch.version(page.index), |known| known.stored.version);
+            Ok(mut known) => {
+                let heard = self.epoch.version(page.index);
+                if let Some(known) = &mut known {
+                    self.move_on(key, known, heard);
+                }
+                let version = known.as_ref().map_or(heard, |known| known.stored.version);
                 // First, so that whoever acts on the news builds on it. What this process wrote since is newer.
-                let newest = self.known.lock().get(&key.name).map_or(0, |known| known.stored.version);
-                if version >= newest {
-                    self.remember(key, known.as_ref());
+                {
+                    let mut memory = self.known.lock();
+                    if memory.get(&key.name).is_none_or(|newest| version >= newest.stored.version) {
+                        match &known {
+                            None => drop(memory.remove(&key.name)),
+                            Some(known) => put(&mut memory, key, known.clone()),
+                        }
+                    }
                 }
                 feed.publish(version, known.map(|known| known.stored));
             }
             // The last good value stays; a read says the same to whoever asks.
             Err(error) => warn!(key = &*key.name, %error, "skipped a stored value that cannot be read"),
+        }
+    }
+
+    /// An entry that somebody deleted by hand leaves no newer index behind: such a value is as new as when it was `heard`.
+    fn move_on(&self, key: &Key, known: &mut Known, heard: u64) {
+        let Some(Some(told)) = self.followers.latest(&key.name) else { return };
+        let stored = &mut known.stored;
+        if stored.version <= told.version && heard > told.version && stored.entries != told.entries {
+            stored.version = heard;
         }
     }
 
@@ -364,7 +448,12 @@ impl<F: Flat> Core<F> {
                         indexes.insert(id, item.index);
                     }
                 }
-                let Some(index) = marker else { return Ok(None) };
+                // Somebody may have deleted the marker alone, which does not make the entries go; the next write mends it.
+                let index = match marker {
+                    Some(index) => index,
+                    None if indexes.is_empty() => return Ok(None),
+                    None => 0,
+                };
                 let entries = Arc::new(replaced(&before, values));
                 let stored = Stored { version: self.epoch.version(newest), entries };
                 Ok(Some(Known { stored, index, entries: indexes }))
@@ -452,7 +541,9 @@ impl<F: Flat> Core<F> {
         for (number, some) in writes.chunks(room.max(1)).enumerate() {
             let creating = creation.is_some();
             let mut batch = creation.take().unwrap_or_default();
-            let mut moved = creating;
+            // Without a marker there is one to be made.
+            let unmarked = !creating && known.index == 0;
+            let mut moved = creating || unmarked;
             for (id, entry) in some {
                 let (name, at) = (keys.entry(id), known.entries.get(id).copied());
                 batch.guards.push(match at {
@@ -468,6 +559,8 @@ impl<F: Flat> Core<F> {
             let marker = keys.marker().to_owned();
             if creating {
                 // The creation's own guards say all.
+            } else if unmarked {
+                batch.guards.push(Guard::Absent(marker.clone()));
             } else if conditional {
                 batch.guards.push(Guard::At(marker.clone(), known.index));
                 batch.unchanged =
@@ -480,6 +573,9 @@ impl<F: Flat> Core<F> {
             }
             let Committed::At(index) = self.observed(self.flat.commit(&batch).await)? else {
                 self.known.lock().remove(&key.name);
+                if conditional && number > 0 {
+                    return Err(Error::Partly { key: key.name.to_string() });
+                }
                 return Ok(None);
             };
             let mut entries = Entries::clone(&known.stored.entries);
@@ -504,26 +600,32 @@ impl<F: Flat> Core<F> {
             };
         }
         // Not offered to watchers: what others wrote meanwhile is not in it, although its version is newer.
-        self.remember(key, Some(&known));
+        let mut memory = self.known.lock();
+        if let Some(heard) = memory.get(&key.name).filter(|heard| heard.stored.version > as_read) {
+            known = heard.clone().with(&writes, &known);
+        }
+        put(&mut memory, key, known.clone());
         Ok(Some(known.stored))
     }
 
     /// What brings a key into being, to go with its first entries. Refuses a key that holds something in the other layout.
     async fn creation(&self, key: &Key, keys: &EntryKeys) -> Result<Batch, Error> {
         let (name, marker) = (key.name.to_string(), keys.marker().to_owned());
-        let there = self.observed(self.flat.read(&Scope::Key(name.clone())).await)?;
         let mut batch = Batch { guards: vec![Guard::Absent(marker.clone())], ..Batch::default() };
-        match there.items.first() {
-            Some(item) if is_notice(&item.value) => (),
-            Some(_) => return Err(other_layout(key, "single")),
-            None => {
-                batch.guards.push(Guard::Absent(name.clone()));
-                batch.puts.push((name, Bytes::from_static(NOTICE)));
-            }
+        if self.single(key).await?.is_none() {
+            batch.guards.push(Guard::Absent(name.clone()));
+            batch.puts.push((name, Bytes::from_static(NOTICE)));
         }
         batch.puts.push((marker, new_marker()));
         Ok(batch)
     }
+}
+
+fn put(known: &mut HashMap<Arc<str>, Known>, key: &Key, is: Known) {
+    if known.len() >= MAX_KNOWN && !known.contains_key(&key.name) {
+        known.clear();
+    }
+    known.insert(Arc::clone(&key.name), is);
 }
 
 /// `before`, made to hold `values`: what is the same stays shared.
@@ -532,7 +634,8 @@ fn replaced(before: &Entries<EntryBytes>, values: BTreeMap<EntryId, Bytes>) -> E
     entries.retain(|id, _| values.contains_key(id));
     for (id, value) in values {
         if entries.get(&id).is_none_or(|known| known.bytes != value) {
-            entries.insert(id, EntryBytes::new(value));
+            // A copy: what is kept would otherwise keep the whole answer that it came in.
+            entries.insert(id, EntryBytes::new(Bytes::copy_from_slice(&value)));
         }
     }
     entries

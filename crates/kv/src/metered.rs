@@ -58,6 +58,10 @@ impl Store for Metered {
         Ok(subscription.with_guard(Timer::start(&self.metrics.watch_key.ok)))
     }
 
+    fn answers_whole(&self) -> bool {
+        self.inner.answers_whole()
+    }
+
     fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced()
     }

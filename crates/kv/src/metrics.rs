@@ -3,6 +3,8 @@
 use metrics::{Counter, Histogram, Unit};
 use ringkit_runtime::Meter;
 
+use crate::error::Error;
+
 /// What typed clients count.
 #[derive(Clone)]
 pub(crate) struct ClientMetrics {
@@ -21,14 +23,14 @@ impl ClientMetrics {
             meter.with("outcome", outcome).counter(
                 "ringkit_kv_cas_total",
                 Unit::Count,
-                "Compare-and-swaps by what became of them.",
+                "Compare-and-swaps and writes of own entries by what became of them.",
             )
         };
         Self {
             cas_attempts: meter.counter(
                 "ringkit_kv_cas_attempts_total",
                 Unit::Count,
-                "Attempts that compare-and-swaps took, the first one included.",
+                "Attempts that compare-and-swaps and writes of own entries took, the first one included.",
             ),
             cas_written: outcome("written"),
             cas_kept: outcome("kept"),
@@ -41,6 +43,20 @@ impl ClientMetrics {
                 "Stored entries that could not be read and were skipped.",
             ),
         }
+    }
+}
+
+impl ClientMetrics {
+    /// Counts what became of a write: whether anything was written, or why not.
+    pub(crate) fn ended(&self, outcome: Result<bool, &Error>) {
+        match outcome {
+            Ok(true) => &self.cas_written,
+            Ok(false) => &self.cas_kept,
+            Err(Error::Contended { .. }) => &self.cas_contended,
+            Err(Error::Aborted { .. }) => &self.cas_aborted,
+            Err(_) => &self.cas_failed,
+        }
+        .increment(1);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::inmemory::InMemory;
 use crate::metered::Metered;
 use crate::prefix::Prefixed;
+use crate::shared::Trouble;
 use crate::store::Store;
 use crate::value::Value;
 
@@ -93,6 +94,20 @@ impl Stores {
             prefix => Arc::new(Prefixed::new(backend, prefix)),
         };
         Ok(Arc::new(Metered::new(prefixed, "primary", kv_name, meter)))
+    }
+
+    /// The opened backends that do not answer at the moment, and why: what everybody serves meanwhile is what was last
+    /// known.
+    pub fn in_trouble(&self) -> Vec<(&'static str, Trouble)> {
+        #[cfg(any(feature = "consul", feature = "etcd"))]
+        return self
+            .remote
+            .lock()
+            .iter()
+            .filter_map(|remote| Some((remote.store.backend(), remote.store.trouble().borrow().clone()?)))
+            .collect();
+        #[cfg(not(any(feature = "consul", feature = "etcd")))]
+        Vec::new()
     }
 
     #[cfg(any(feature = "consul", feature = "etcd"))]

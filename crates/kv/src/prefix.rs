@@ -51,6 +51,10 @@ impl Store for Prefixed {
         self.inner.watch(&self.full(key)).await
     }
 
+    fn answers_whole(&self) -> bool {
+        self.inner.answers_whole()
+    }
+
     fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced()
     }

@@ -175,6 +175,11 @@ pub trait Store: Send + Sync + 'static {
     /// Where each entry has a key of its own, what is answered holds other entries as this process last heard of them.
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error>;
 
+    /// Whether what [`Store::apply`] answers is the whole value right after the change, whatever others wrote meanwhile.
+    fn answers_whole(&self) -> bool {
+        true
+    }
+
     /// Follows the key: starts with the current value, resumes by itself after faults, and coalesces what a slow reader
     /// misses into the newest value.
     async fn watch(&self, key: &Key) -> Result<Subscription, Error>;

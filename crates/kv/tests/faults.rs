@@ -23,7 +23,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How fast writers beat, and so how soon all must be fresh again; how long the server is away.
+#[derive(Clone, Copy)]
+struct Pace {
+    heartbeat: Duration,
+    outage: Duration,
+}
+
+impl Pace {
+    /// Two heartbeats, and what it takes to notice.
+    fn back(self) -> Duration {
+        2 * self.heartbeat + Duration::from_millis(500)
+    }
+}
+
+const SCALED: Pace = Pace { heartbeat: Duration::from_secs(1), outage: Duration::from_secs(4) };
+const REAL: Pace = Pace { heartbeat: Duration::from_secs(5), outage: Duration::from_secs(90) };
 const WRITERS: usize = 3;
 const KEY: &str = "ring";
 
@@ -51,7 +66,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(config: &KvStoreConfig) -> Self {
+    fn start(config: &KvStoreConfig, pace: Pace) -> Self {
         let started_at = Instant::now();
         let (seen, fewest) = (Arc::new(Mutex::new(Seen::new())), Arc::new(AtomicU64::new(u64::MAX)));
         let mut tasks = JoinSet::new();
@@ -62,7 +77,7 @@ impl Fleet {
         for (number, stores) in stores.iter().enumerate() {
             let client = Client::<Counters>::new(open(stores), &Meter::disabled());
             tasks.spawn(async move {
-                let mut ticks = interval(HEARTBEAT);
+                let mut ticks = interval(pace.heartbeat);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
@@ -110,16 +125,48 @@ impl Fleet {
 }
 
 const START: Duration = Duration::from_secs(20);
-/// Two heartbeats, and what it takes to notice.
-const BACK: Duration = Duration::from_millis(2 * 1000 + 500);
 /// Requests or connections per second, of all three writers together, that are no storm.
 const CALM: f64 = 40.0;
 
 async fn layouts<F: Future<Output = ()>>(test: impl Fn(Layout) -> F) {
-    for layout in [Layout::Single, Layout::PerInstance] {
-        test(layout).await;
-    }
+    tokio::join!(test(Layout::Single), test(Layout::PerInstance));
 }
+
+/// Every fault as a test with scaled values, and as a soak with real ones.
+macro_rules! paced {
+    ($($fault:ident,)*) => {
+        mod scaled {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $fault() {
+                    super::$fault(super::SCALED).await;
+                }
+            )*
+        }
+        mod soak {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                #[ignore = "soak"]
+                async fn $fault() {
+                    super::$fault(super::REAL).await;
+                }
+            )*
+        }
+    };
+}
+
+paced!(
+    consul_killed_and_back_with_its_data_and_then_without,
+    etcd_killed_and_back_with_its_data_and_then_without,
+    servers_that_hang_for_a_while,
+    servers_that_refuse_connections_at_first,
+    connections_cut_under_a_watch,
+    consul_answers_500,
+    consul_answers_429_and_how_long_to_wait,
+    etcd_compacted_while_a_watch_was_behind,
+    etcd_loses_its_leader,
+    an_etcd_that_falls_silent_is_noticed,
+);
 
 /// Lets `outage` pass and asserts that nobody storms the server through `proxy` meanwhile.
 async fn calm(proxy: &Proxy, outage: Duration) {
@@ -129,18 +176,17 @@ async fn calm(proxy: &Proxy, outage: Duration) {
     assert!(per_second < CALM, "{per_second} connections per second");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consul_killed_and_back_with_its_data_and_then_without() {
+async fn consul_killed_and_back_with_its_data_and_then_without(pace: Pace) {
     layouts(|layout| async move {
         let mut server = Consul::start().await.unwrap();
         let proxy = Proxy::start(server.addr()).await.unwrap();
-        let fleet = Fleet::start(&consul(proxy.addr(), layout));
+        let fleet = Fleet::start(&consul(proxy.addr(), layout), pace);
         fleet.fresh_within(START).await;
         server.kill().unwrap();
-        calm(&proxy, Duration::from_secs(4)).await;
+        calm(&proxy, pace.outage).await;
         assert!(fleet.in_trouble());
         server.start_again().await.unwrap();
-        fleet.fresh_within(BACK).await;
+        fleet.fresh_within(pace.back()).await;
         fleet.assert_nobody_was_missing();
         assert!(!fleet.in_trouble());
 
@@ -148,23 +194,22 @@ async fn consul_killed_and_back_with_its_data_and_then_without() {
         server.wipe().unwrap();
         sleep(Duration::from_secs(2)).await;
         server.start_again().await.unwrap();
-        fleet.fresh_within(BACK).await;
+        fleet.fresh_within(pace.back()).await;
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd_killed_and_back_with_its_data_and_then_without() {
+async fn etcd_killed_and_back_with_its_data_and_then_without(pace: Pace) {
     layouts(|layout| async move {
         let mut server = Etcd::start().await.unwrap();
         let proxy = Proxy::start(server.addr()).await.unwrap();
-        let fleet = Fleet::start(&etcd(&[proxy.addr()], layout));
+        let fleet = Fleet::start(&etcd(&[proxy.addr()], layout), pace);
         fleet.fresh_within(START).await;
         server.kill(0).unwrap();
-        calm(&proxy, Duration::from_secs(4)).await;
+        calm(&proxy, pace.outage).await;
         assert!(fleet.in_trouble());
         server.start_again(0).await.unwrap();
-        fleet.fresh_within(BACK).await;
+        fleet.fresh_within(pace.back()).await;
         fleet.assert_nobody_was_missing();
         assert!(!fleet.in_trouble());
 
@@ -172,72 +217,58 @@ async fn etcd_killed_and_back_with_its_data_and_then_without() {
         server.wipe(0).unwrap();
         sleep(Duration::from_secs(2)).await;
         server.start_again(0).await.unwrap();
-        fleet.fresh_within(BACK).await;
+        fleet.fresh_within(pace.back()).await;
     })
     .await;
 }
 
-async fn stopped(outage: Duration) {
+async fn servers_that_hang_for_a_while(pace: Pace) {
     let (mut a, mut b) = (Consul::start().await.unwrap(), Etcd::start().await.unwrap());
-    let on_consul = Fleet::start(&consul(a.addr(), Layout::Single));
-    let on_etcd = Fleet::start(&etcd(&[b.addr()], Layout::Single));
+    let on_consul = Fleet::start(&consul(a.addr(), Layout::Single), pace);
+    let on_etcd = Fleet::start(&etcd(&[b.addr()], Layout::Single), pace);
     on_consul.fresh_within(START).await;
     on_etcd.fresh_within(START).await;
     a.process().signal(Signal::Pause).unwrap();
     b.process(0).signal(Signal::Pause).unwrap();
-    sleep(outage).await;
+    sleep(3 * pace.outage.min(Duration::from_secs(30))).await;
     a.process().signal(Signal::Resume).unwrap();
     b.process(0).signal(Signal::Resume).unwrap();
     // A server that was stopped for long elects itself anew first.
     a.wait_ready().await.unwrap();
     b.wait_ready().await.unwrap();
-    on_consul.fresh_within(BACK).await;
-    on_etcd.fresh_within(BACK).await;
+    on_consul.fresh_within(pace.back()).await;
+    on_etcd.fresh_within(pace.back()).await;
     on_consul.assert_nobody_was_missing();
     on_etcd.assert_nobody_was_missing();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn servers_that_hang_for_a_while() {
-    stopped(Duration::from_secs(12)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
-async fn soak_servers_that_hang_for_90_seconds() {
-    stopped(Duration::from_secs(90)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn servers_that_refuse_connections_at_first() {
+async fn servers_that_refuse_connections_at_first(pace: Pace) {
     let (mut a, mut b) = (Consul::start().await.unwrap(), Etcd::start().await.unwrap());
     a.kill().unwrap();
     b.kill(0).unwrap();
-    let on_consul = Fleet::start(&consul(a.addr(), Layout::Single));
-    let on_etcd = Fleet::start(&etcd(&[b.addr()], Layout::PerInstance));
+    let on_consul = Fleet::start(&consul(a.addr(), Layout::Single), pace);
+    let on_etcd = Fleet::start(&etcd(&[b.addr()], Layout::PerInstance), pace);
     eventually(START, || async { on_consul.in_trouble() && on_etcd.in_trouble() }).await.unwrap();
     a.start_again().await.unwrap();
-    on_consul.fresh_within(BACK).await;
+    on_consul.fresh_within(pace.back()).await;
     b.start_again(0).await.unwrap();
-    on_etcd.fresh_within(BACK).await;
+    on_etcd.fresh_within(pace.back()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_cut_under_a_watch() {
+async fn connections_cut_under_a_watch(pace: Pace) {
     let (a, b) = (Consul::start().await.unwrap(), Etcd::start().await.unwrap());
     let (to_a, to_b) = (Proxy::start(a.addr()).await.unwrap(), Proxy::start(b.addr()).await.unwrap());
-    let on_consul = Fleet::start(&consul(to_a.addr(), Layout::Single));
-    let on_etcd = Fleet::start(&etcd(&[to_b.addr()], Layout::Single));
+    let on_consul = Fleet::start(&consul(to_a.addr(), Layout::Single), pace);
+    let on_etcd = Fleet::start(&etcd(&[to_b.addr()], Layout::Single), pace);
     for _ in 0..3 {
         on_consul.fresh_within(START).await;
         on_etcd.fresh_within(START).await;
         to_a.cut();
         to_b.cut();
-        calm(&to_a, Duration::from_secs(2)).await;
-        calm(&to_b, Duration::from_secs(2)).await;
+        tokio::join!(calm(&to_a, pace.outage), calm(&to_b, pace.outage));
         to_a.restore();
         to_b.restore();
-        tokio::join!(on_consul.fresh_within(BACK), on_etcd.fresh_within(BACK));
+        tokio::join!(on_consul.fresh_within(pace.back()), on_etcd.fresh_within(pace.back()));
     }
     on_consul.assert_nobody_was_missing();
     on_etcd.assert_nobody_was_missing();
@@ -279,35 +310,35 @@ async fn http_faults(
     (addr, tasks)
 }
 
-async fn answers_of_errors(answer: &'static [u8]) {
+async fn answers_of_errors(answer: &'static [u8], pace: Pace) {
     let server = Consul::start().await.unwrap();
     let (failing, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (addr, _tasks) =
         http_faults(server.addr(), answer, Arc::clone(&failing), Arc::clone(&requests)).await;
-    let fleet = Fleet::start(&consul(addr, Layout::Single));
+    let fleet = Fleet::start(&consul(addr, Layout::Single), pace);
     fleet.fresh_within(START).await;
     failing.store(true, Ordering::SeqCst);
-    sleep(Duration::from_secs(4)).await;
-    let per_second = requests.load(Ordering::SeqCst) as f64 / 4.0;
+    sleep(pace.outage).await;
+    let per_second = requests.load(Ordering::SeqCst) as f64 / pace.outage.as_secs_f64();
     assert!(per_second > 0.0 && per_second < CALM, "{per_second} requests per second");
     assert!(fleet.in_trouble());
     failing.store(false, Ordering::SeqCst);
-    fleet.fresh_within(BACK + Duration::from_secs(1)).await;
+    fleet.fresh_within(pace.back() + Duration::from_secs(1)).await;
     fleet.assert_nobody_was_missing();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consul_answers_500() {
+async fn consul_answers_500(pace: Pace) {
     answers_of_errors(
         b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 9\r\nconnection: close\r\n\r\nNo leader",
+        pace,
     )
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consul_answers_429_and_how_long_to_wait() {
+async fn consul_answers_429_and_how_long_to_wait(pace: Pace) {
     answers_of_errors(
         b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        pace,
     )
     .await;
 }
@@ -338,12 +369,11 @@ async fn hostile_answers_are_errors_and_no_panic() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd_compacted_while_a_watch_was_behind() {
+async fn etcd_compacted_while_a_watch_was_behind(pace: Pace) {
     layouts(|layout| async move {
         let server = Etcd::start().await.unwrap();
         let proxy = Proxy::start(server.addr()).await.unwrap();
-        let behind = Fleet::start(&etcd(&[proxy.addr()], layout));
+        let behind = Fleet::start(&etcd(&[proxy.addr()], layout), pace);
         behind.fresh_within(START).await;
         proxy.cut();
         // Somebody else writes on, and what lies between is compacted away.
@@ -361,42 +391,40 @@ async fn etcd_compacted_while_a_watch_was_behind() {
         let done = http::post(server.addr(), "/v3/kv/compaction", &[], body.as_bytes()).await.unwrap();
         assert_eq!(done.status, 200, "{}", done.text());
         proxy.restore();
-        behind.fresh_within(BACK).await;
+        behind.fresh_within(pace.back()).await;
         behind.assert_nobody_was_missing();
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn etcd_loses_its_leader() {
+async fn etcd_loses_its_leader(pace: Pace) {
     let mut servers = Etcd::start_with(3, &[]).await.unwrap();
     let addrs: Vec<SocketAddr> = servers.addrs();
-    let fleet = Fleet::start(&etcd(&addrs, Layout::Single));
+    let fleet = Fleet::start(&etcd(&addrs, Layout::Single), pace);
     fleet.fresh_within(START).await;
     let leader = servers.leader().await.unwrap();
     servers.kill(leader).unwrap();
     let next = || async { servers.leader().await.is_some_and(|now| now != leader) };
     eventually(START, next).await.unwrap();
     // What was under way when the leader died is asked again after three seconds, which is within two real heartbeats.
-    fleet.fresh_within(BACK + Duration::from_secs(3)).await;
+    fleet.fresh_within(pace.back() + Duration::from_secs(3)).await;
     fleet.assert_nobody_was_missing();
     servers.start_again(leader).await.unwrap();
     servers.wait_ready().await.unwrap();
-    fleet.fresh_within(BACK).await;
+    fleet.fresh_within(pace.back()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_etcd_that_falls_silent_is_noticed() {
+async fn an_etcd_that_falls_silent_is_noticed(pace: Pace) {
     let server = Etcd::start().await.unwrap();
     let proxy = Proxy::start(server.addr()).await.unwrap();
-    let fleet = Fleet::start(&etcd(&[proxy.addr()], Layout::Single));
+    let fleet = Fleet::start(&etcd(&[proxy.addr()], Layout::Single), pace);
     fleet.fresh_within(START).await;
     // Connections stay open, no byte passes: as when a firewall forgets them.
     proxy.pause();
     eventually(Duration::from_secs(15), || async { fleet.in_trouble() }).await.unwrap();
     proxy.cut();
     proxy.restore();
-    fleet.fresh_within(BACK).await;
+    fleet.fresh_within(pace.back()).await;
     fleet.assert_nobody_was_missing();
 }
 
@@ -406,8 +434,8 @@ async fn no_task_outlives_its_watch() {
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = alive();
     for _ in 0..5 {
-        let on_consul = Fleet::start(&consul(a.addr(), Layout::Single));
-        let on_etcd = Fleet::start(&etcd(&[b.addr()], Layout::PerInstance));
+        let on_consul = Fleet::start(&consul(a.addr(), Layout::Single), SCALED);
+        let on_etcd = Fleet::start(&etcd(&[b.addr()], Layout::PerInstance), SCALED);
         tokio::join!(on_consul.fresh_within(START), on_etcd.fresh_within(START));
     }
     eventually_ok(Duration::from_secs(10), || async {

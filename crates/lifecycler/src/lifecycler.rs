@@ -187,16 +187,20 @@ impl Lifecycler {
 
     async fn perform(&mut self, action: Action) {
         match action {
-            Action::Write { entry, heartbeat } => self.write(&entry, heartbeat).await,
+            Action::Write { entry, heartbeat, decisive } => self.write(&entry, heartbeat, decisive).await,
             Action::Save(file) => save_tokens(&self.shared.options, file).await,
             Action::Remove => self.remove().await,
             Action::Finished => (),
         }
     }
 
-    async fn write(&mut self, entry: &InstanceDesc, heartbeat: bool) {
+    async fn write(&mut self, entry: &InstanceDesc, heartbeat: bool, decisive: bool) {
         let options = &self.shared.options;
-        let result = self.client.upsert_own(&options.key, &options.id, entry).await;
+        let result = if decisive {
+            self.client.upsert_own_and_read(&options.key, &options.id, entry).await
+        } else {
+            self.client.upsert_own(&options.key, &options.id, entry).await
+        };
         if heartbeat {
             self.shared.metrics.heartbeat(result.is_ok());
         }

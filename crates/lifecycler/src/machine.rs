@@ -74,6 +74,8 @@ pub enum Action {
         entry: Box<InstanceDesc>,
         /// Whether this is (also) a heartbeat.
         heartbeat: bool,
+        /// Whether what is told of the ring must have been read after the write, because tokens depend on it.
+        decisive: bool,
     },
     /// Save the tokens. Failure is the shell's to report; the machine goes on.
     Save(TokensFile),

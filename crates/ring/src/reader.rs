@@ -48,6 +48,7 @@ impl RingService {
 
     /// Opens the watch and takes its first value, however long the store takes to answer.
     async fn open(&mut self) -> Result<(), Cause> {
+        self.check().await?;
         let key = &self.shared.options.key;
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         let mut watch = loop {
@@ -64,6 +65,24 @@ impl RingService {
         self.take(&first);
         self.watch = Some(watch);
         Ok(())
+    }
+
+    /// Reads once, because a watch says nothing of a value that it will never be able to read: one that is no ring, or that
+    /// is kept in another layout than configured. Waits for a store that does not answer.
+    async fn check(&self) -> Result<(), Cause> {
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        loop {
+            match self.client.get(&self.shared.options.key).await {
+                // A single entry that cannot be read is skipped later.
+                Ok(_) | Err(ringkit_kv::Error::Decode { entry: Some(_), .. }) => return Ok(()),
+                Err(error) if error.is_retryable() => {
+                    let (ring, key) = (&self.shared.options.name, &self.shared.options.key);
+                    warn!(ring, key, %error, "cannot read the ring yet, trying again");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn take(&mut self, update: &Update<Desc>) {

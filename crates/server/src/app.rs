@@ -147,8 +147,9 @@ impl AppBuilder {
         let targets = self.targets.unwrap_or_else(|| config.target.clone());
         let group = modules(&self.roles, shell)?.init(&targets, &mut process)?;
 
-        let Process { routers, grpc: services, links, checks, stop_deadlines, provided, .. } = process;
-        let ready = Ready::new(&group, checks);
+        let Process { routers, grpc: services, links, checks, stores, stop_deadlines, provided, .. } =
+            process;
+        let ready = Ready::new(&group, checks, stores);
         let pages = pages::routes(&config, &ready, links, rendered.clone(), &meter);
         let http_routes = http::router(routers.into_iter().chain([pages]), &config.server, &meter)?;
         let grpc_routes = grpc::router(services, ready.clone(), &config.server, &meter);

@@ -51,7 +51,10 @@ pub(crate) fn routes(
             get({
                 let ready = ready.clone();
                 async move || match ready.check() {
-                    Ok(()) => text(StatusCode::OK, "ready"),
+                    Ok(()) => match ready.remarks() {
+                        remarks if remarks.is_empty() => text(StatusCode::OK, "ready"),
+                        remarks => text(StatusCode::OK, format!("ready\n{remarks}")),
+                    },
                     Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons),
                 }
             }),

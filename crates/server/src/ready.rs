@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use ringkit_kv::Stores;
 use ringkit_runtime::{Group, ServiceState};
 use tokio::sync::watch;
 
@@ -17,14 +18,15 @@ struct Inner {
     /// Sorted by name. Receivers, not handles: what is served by a service must not keep it alive.
     services: Vec<(String, watch::Receiver<ServiceState>)>,
     checks: Vec<Check>,
+    stores: Stores,
 }
 
 impl Ready {
-    pub(crate) fn new(group: &Group, checks: Vec<Check>) -> Self {
+    pub(crate) fn new(group: &Group, checks: Vec<Check>, stores: Stores) -> Self {
         let services = group.services().map(|service| (service.name().to_owned(), service.watch()));
         let mut services: Vec<_> = services.collect();
         services.sort_by(|a, b| a.0.cmp(&b.0));
-        Self(Arc::new(Inner { services, checks }))
+        Self(Arc::new(Inner { services, checks, stores }))
     }
 
     /// Name and state of every service, sorted by name.
@@ -54,6 +56,20 @@ impl Ready {
             }
         }
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    /// What an operator should know of a process that is ready, a line each: stores that do not answer. Such a process
+    /// stays in rotation, because it serves what it last knew.
+    pub(crate) fn remarks(&self) -> String {
+        let mut remarks = String::new();
+        for (backend, trouble) in self.0.stores.in_trouble() {
+            let (secs, cause) = (trouble.since.elapsed().as_secs(), trouble.cause);
+            let _ = writeln!(
+                remarks,
+                "The store `{backend}` has not answered for {secs} s, serving what was last known: {cause}"
+            );
+        }
+        remarks
     }
 
     /// What the gRPC health service says: nothing is coming up or broken, and something works or is winding down.

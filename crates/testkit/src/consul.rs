@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::certs::Certs;
 use crate::error::Error;
 use crate::http;
 use crate::ports::free_port;
@@ -29,6 +30,7 @@ pub struct Consul {
     process: Process,
     builder: ProcessBuilder,
     addr: SocketAddr,
+    https_addr: Option<SocketAddr>,
     dir: TempDir,
 }
 
@@ -42,16 +44,37 @@ impl Consul {
         Self::start_with("").await
     }
 
+    /// As [`Consul::start_with`], serving HTTPS as well, at [`Consul::https_addr`], to clients with a certificate of the
+    /// same authority.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consul::start`].
+    pub async fn start_with_tls(certs: &Certs, config: &str) -> Result<Self, Error> {
+        let file = |name| certs.path(name).display().to_string();
+        let config = format!(
+            "ca_file = \"{}\"\ncert_file = \"{}\"\nkey_file = \"{}\"\nverify_incoming_https = true\n{config}",
+            file("ca.pem"),
+            file("server.pem"),
+            file("server.key")
+        );
+        Self::start_some(&config, true).await
+    }
+
     /// As [`Consul::start`], with more configuration: the text of an HCL file, such as `limits { kv_max_value_size = 1000 }`.
     ///
     /// # Errors
     ///
     /// As [`Consul::start`].
     pub async fn start_with(config: &str) -> Result<Self, Error> {
+        Self::start_some(config, false).await
+    }
+
+    async fn start_some(config: &str, tls: bool) -> Result<Self, Error> {
         let program = find_program("consul", INSTALL)?;
         let mut attempt = 1;
         loop {
-            let mut started = Self::launch(&program, config)?;
+            let mut started = Self::launch(&program, config, tls)?;
             match started.wait_ready().await {
                 Ok(()) => return Ok(started),
                 Err(Error::Ended { output, .. })
@@ -64,16 +87,18 @@ impl Consul {
         }
     }
 
-    fn launch(program: &Path, config: &str) -> Result<Self, Error> {
+    fn launch(program: &Path, config: &str, tls: bool) -> Result<Self, Error> {
         let dir = TempDir::with_prefix("ringkit-consul-")
             .map_err(|cause| Error::io("creating a directory for Consul", cause))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let https_addr = if tls { Some(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?))) } else { None };
+        let https = https_addr.map_or("-1".to_owned(), |addr| addr.port().to_string());
         let (server, serf_lan, serf_wan) = (free_port()?, free_port()?, free_port()?);
         // Raft as fast as it goes, because a test waits for the election; sync as in production.
         let text = format!(
             "bind_addr = \"127.0.0.1\"\nclient_addr = \"127.0.0.1\"\nserver = true\nbootstrap_expect = 1\n\
              disable_update_check = true\nperformance {{ raft_multiplier = 1 }}\nconnect {{ enabled = false }}\n\
-             ports {{ http = {http}, server = {server}, serf_lan = {serf_lan}, serf_wan = {serf_wan}, dns = -1, grpc = -1 }}\n\
+             ports {{ http = {http}, https = {https}, server = {server}, serf_lan = {serf_lan}, serf_wan = {serf_wan}, dns = -1, grpc = -1 }}\n\
              {config}\n",
             http = addr.port(),
         );
@@ -85,7 +110,7 @@ impl Consul {
             .arg(format!("-data-dir={}", dir.path().join("data").display()))
             .arg("-log-level=warn")
             .dir(dir.path());
-        Ok(Self { process: builder.start()?, builder, addr, dir })
+        Ok(Self { process: builder.start()?, builder, addr, https_addr, dir })
     }
 
     /// Waits until the server has a leader, which is itself, and answers reads.
@@ -142,6 +167,11 @@ impl Consul {
     /// Where it listens for HTTP.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it listens for HTTPS, if it does.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.https_addr
     }
 
     /// Its process, for signals.

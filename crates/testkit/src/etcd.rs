@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::certs::Certs;
 use crate::error::Error;
 use crate::http;
 use crate::ports::free_port;
@@ -34,6 +35,8 @@ struct Member {
     process: Process,
     builder: ProcessBuilder,
     addr: SocketAddr,
+    /// Where it tells of itself without TLS.
+    plain: SocketAddr,
 }
 
 impl Etcd {
@@ -52,10 +55,14 @@ impl Etcd {
     ///
     /// As [`Etcd::start`].
     pub async fn start_with(num_members: usize, flags: &[&str]) -> Result<Self, Error> {
+        Self::start_some(num_members, flags, "http").await
+    }
+
+    async fn start_some(num_members: usize, flags: &[&str], scheme: &str) -> Result<Self, Error> {
         let program = find_program("etcd", INSTALL)?;
         let mut attempt = 1;
         loop {
-            let mut started = Self::launch(&program, num_members, flags)?;
+            let mut started = Self::launch(&program, num_members, flags, scheme)?;
             match started.wait_ready().await {
                 Ok(()) => return Ok(started),
                 Err(Error::Ended { output, .. })
@@ -68,30 +75,49 @@ impl Etcd {
         }
     }
 
-    fn launch(program: &Path, num_members: usize, flags: &[&str]) -> Result<Self, Error> {
+    /// Starts one server that serves only clients with a certificate of the same authority, and waits until it is healthy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Etcd::start`].
+    pub async fn start_with_tls(certs: &Certs) -> Result<Self, Error> {
+        let flag = |flag: &str, name| format!("--{flag}={}", certs.path(name).display());
+        let flags = [
+            flag("trusted-ca-file", "ca.pem"),
+            flag("cert-file", "server.pem"),
+            flag("key-file", "server.key"),
+            "--client-cert-auth".to_owned(),
+        ];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Self::start_some(1, &flags, "https").await
+    }
+
+    fn launch(program: &Path, num_members: usize, flags: &[&str], scheme: &str) -> Result<Self, Error> {
         let dir = TempDir::with_prefix("ringkit-etcd-")
             .map_err(|cause| Error::io("creating a directory for etcd", cause))?;
         let mut addrs = Vec::new();
         for place in 0..num_members {
-            addrs.push((format!("m{place}"), free_port()?, free_port()?));
+            addrs.push((format!("m{place}"), free_port()?, free_port()?, free_port()?));
         }
         let cluster: Vec<String> =
-            addrs.iter().map(|(name, _, peer)| format!("{name}=http://127.0.0.1:{peer}")).collect();
+            addrs.iter().map(|(name, _, peer, _)| format!("{name}=http://127.0.0.1:{peer}")).collect();
         let mut members = Vec::new();
-        for (name, client, peer) in &addrs {
+        for (name, client, peer, plain) in &addrs {
             let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, *client));
+            let plain = SocketAddr::from((Ipv4Addr::LOCALHOST, *plain));
             let builder = ProcessBuilder::new(format!("etcd-{name}"), program)
                 .args(["--name", name, "--data-dir"])
                 .arg(dir.path().join(name))
-                .arg(format!("--listen-client-urls=http://{addr}"))
-                .arg(format!("--advertise-client-urls=http://{addr}"))
+                .arg(format!("--listen-client-urls={scheme}://{addr}"))
+                .arg(format!("--advertise-client-urls={scheme}://{addr}"))
+                .arg(format!("--listen-metrics-urls=http://{plain}"))
                 .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
                 .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"))
                 .arg(format!("--initial-cluster={}", cluster.join(",")))
                 .arg("--logger=zap")
                 .args(flags)
                 .dir(dir.path());
-            members.push(Member { process: builder.start()?, builder, addr });
+            members.push(Member { process: builder.start()?, builder, addr, plain });
         }
         Ok(Self { members, dir })
     }
@@ -113,7 +139,7 @@ impl Etcd {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             member.process.check_running()?;
-            let health = http::get(member.addr, "/health").await;
+            let health = http::get(member.plain, "/health").await;
             if matches!(health, Ok(answer) if answer.status == 200 && answer.text().contains("true")) {
                 return Ok(());
             }
@@ -167,7 +193,7 @@ impl Etcd {
     /// The place of the member that leads at the moment, if any says so.
     pub async fn leader(&self) -> Option<usize> {
         for (place, member) in self.members.iter().enumerate() {
-            let metrics = http::get(member.addr, "/metrics").await;
+            let metrics = http::get(member.plain, "/metrics").await;
             if matches!(metrics, Ok(answer) if answer.text().contains("\netcd_server_is_leader 1\n")) {
                 return Some(place);
             }

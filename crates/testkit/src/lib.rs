@@ -4,10 +4,12 @@
 //! Nothing here leaves anything behind: processes are killed and data directories removed when their handle drops. If that
 //! happens while a test is failing, the last lines of each process' output are printed.
 //!
-//! - [`process`]: a child process with captured output and signals; [`prometheus`], [`consul`], [`etcd`]: the real ones
+//! - [`process`]: a child process with captured output and signals; [`prometheus`], [`consul`], [`etcd`]: the real ones;
+//!   [`certs`]: what they show to each other
 //! - [`ports`]: listeners and port numbers from the operating system; [`net`]: the proxy; [`http`]: a client in 150 lines
 //! - [`time`]: [`eventually`], [`eventually_ok`]
 
+pub mod certs;
 pub mod consul;
 pub mod error;
 pub mod etcd;
@@ -18,6 +20,7 @@ pub mod process;
 pub mod prometheus;
 pub mod time;
 
+pub use certs::Certs;
 pub use consul::Consul;
 pub use error::Error;
 pub use etcd::Etcd;

@@ -79,6 +79,8 @@ fn test(filters: &[String]) -> Result<(), String> {
     install::ensure(TEST)?;
     install::ensure_consul()?;
     let nextest = install::has(CARGO_NEXTEST);
+    // The programs with the very features of the tests, so that nothing is compiled twice.
+    Step::cargo(&["build", "--workspace", "--bins", "--tests"]).run()?;
     if nextest {
         Step::cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters).run()?;
     } else {
@@ -100,6 +102,7 @@ fn soak(args: &[String]) -> Result<(), String> {
     install::ensure(TEST)?;
     install::ensure_consul()?;
     let cargo = ["test", "--release", "--workspace", "--lib", "--bins", "--tests"];
+    Step::cargo(&["build", "--release", "--workspace", "--bins", "--tests"]).run()?;
     if args.iter().any(|arg| arg == "--list") {
         return Step::cargo(&cargo).args(&["--", "soak", "--ignored", "--list", "--format=terse"]).run();
     }

@@ -32,7 +32,9 @@ impl Machine {
         self.farewell_due = false;
         let entry = self.entry(now);
         self.writing = Some(entry.clone());
-        Some(Action::Write { entry: Box::new(entry), heartbeat })
+        let joining = matches!(self.phase, Phase::Pending { .. } | Phase::Joining { .. });
+        let decisive = joining || !self.unverified.is_empty();
+        Some(Action::Write { entry: Box::new(entry), heartbeat, decisive })
     }
 
     /// Heartbeats begin at a random moment of the second half of the first period and keep that phase, so that instances

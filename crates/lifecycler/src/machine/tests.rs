@@ -110,7 +110,7 @@ impl Life {
         while let Some(action) = self.machine.poll_action(self.now) {
             let at = self.now.elapsed.as_secs();
             match action {
-                Action::Write { entry, heartbeat } => {
+                Action::Write { entry, heartbeat, .. } => {
                     let line = format!("{at} write {}/{}", entry.state, entry.tokens.len());
                     let says_more = self.ring.get("me").is_none_or(|known| {
                         InstanceDesc { timestamp: entry.timestamp, ..(**known).clone() } != *entry

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ringkit_kv::Value as _;
 use ringkit_ring::{Desc, State};
 use ringkit_testkit::{Consul, Etcd, http};
 
@@ -187,18 +188,77 @@ async fn what_is_no_ring_or_not_there_is_said_with_what_to_do() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_when_the_store_is_gone_and_back() {
+    let mut consul = Consul::start().await.unwrap();
+    let host = consul.addr().to_string();
+    put(&consul, "ring", &crate::stores::written_by_go()).await;
+    let watch = tokio::task::spawn_blocking(move || {
+        ringctl(&["ring", "watch", "--for", "15s", "--store", "consul", "--host", &host], "")
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    consul.kill().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    consul.start_again().await.unwrap();
+    let (code, text) = watch.await.unwrap();
+    assert_eq!(code, 0, "{text}");
+    for part in ["ingester-1", "consul", "the store answers again"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_cannot_be_read_is_named_and_can_be_forgotten() {
+    let consul = Consul::start().await.unwrap();
+    let host = consul.addr().to_string();
+    let codec = Desc::codec();
+    let mut entries = codec.split(&crate::stores::written_by_go()).unwrap();
+    // Field 1, of a length that is not there.
+    entries.insert("broken".into(), vec![0x0a, 0x7f].into());
+    put(&consul, "ring", &codec.join(&entries)).await;
+    let on_consul = ["--store", "consul", "--host", &host];
+    expect(&["ring", "show"], &[&on_consul], 1, &["broken", "`ringctl ring forget`"]);
+    expect(&["ring", "forget", "broken"], &[&on_consul], 0, &["broken is forgotten"]);
+    expect(&["ring", "show"], &[&on_consul], 0, &["ingester-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_a_configuration_file_is_used_with_all_that_it_says() {
+    let consul = Consul::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    let text = format!(
+        "ring: {{store: consul, kvstore: {{layout: per_instance, consul: {{host: '{}'}}}}}}\n\
+         distributor: {{ring: {{kvstore: {{store: inmemory}}}}}}\n",
+        consul.addr()
+    );
+    std::fs::write(&file, text).unwrap();
+    put(&consul, "ring-of-go", &crate::stores::written_by_go()).await;
+    let host = consul.addr().to_string();
+    let (by_flags, by_file) = (["--store", "consul", "--host", &host], ["--config", file.to_str().unwrap()]);
+    let to_file = ["--to-config", file.to_str().unwrap(), "--to-prefix", "x/"];
+    expect(&["kv", "copy", "ring-of-go"], &[&by_flags, &to_file], 2, &["--to-prefix: does not go with"]);
+    // In the file's layout the key is not there; under the very name nothing else can be.
+    let to_file = &to_file[..2];
+    expect(&["kv", "copy", "ring-of-go"], &[&by_flags, to_file], 1, &["`kvstore.layout` in ", "`single`"]);
+    expect(&["kv", "list"], &[&by_file], 0, &[]);
+    let on_inmemory = ["--config", file.to_str().unwrap(), "--ring", "distributor"];
+    expect(&["ring", "show"], &[&on_inmemory], 2, &["--config", "`inmemory`"]);
+    expect(&["ring", "show"], &[&["--config", "/does/not/exist"]], 2, &["/does/not/exist"]);
+}
+
 #[test]
 fn a_wrong_command_line_names_its_flag() {
     for (line, part) in [
-        ("kv list", "--store: is needed"),
+        ("kv list", "--store: or --config is needed"),
         ("kv list --store zookeeper", "--store: `zookeeper`"),
         ("kv list --store consul --layout both", "--layout: `both`"),
         ("kv list --store etcd --host a:1", "--host: does not go with --store etcd"),
         ("kv list --store consul --endpoints a:1", "--endpoints: does not go with --store consul"),
         ("kv get ring --store consul --format xml", "--format: `xml`"),
-        ("kv diff ring --store consul", "--to-store: is needed"),
+        ("kv diff ring --store consul", "--to-store: or --to-config is needed"),
         ("kv copy ring --store consul --to-store etcd --to-host a:1", "--to-host: does not go with"),
-        ("ring show", "--url: this or --store is needed"),
+        ("ring show", "--url: this, --store or --config is needed"),
         ("ring show --url http://a --store consul", "--url: cannot be combined with --store"),
         ("ring show --url http://a --host b:1", "--host: goes with --store only"),
         ("ring watch --store consul --for long", "--for: `long`"),

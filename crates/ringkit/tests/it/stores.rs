@@ -1,7 +1,7 @@
-//! Every role as a process of its own, on a real Consul and a real etcd.
+//! Every role as a process of its own, on a real Consul and a real etcd, while the store fails in every way.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout};
@@ -9,10 +9,41 @@ use ringkit_kv::{Change, Client, Key, Precondition, Stores, Value};
 use ringkit_loadgen::{Load, LoadOptions, VerifyOptions, verify};
 use ringkit_ring::Desc;
 use ringkit_runtime::{CancellationToken, Clock, Meter};
-use ringkit_testkit::{Consul, Etcd, Process, ProcessBuilder, eventually_ok, http};
+use ringkit_testkit::{Consul, Etcd, Process, ProcessBuilder, Proxy, Signal, eventually_ok, http};
+use tokio::time::sleep;
 
 const SOON: Duration = Duration::from_secs(30);
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How fast instances live and how long the store is away.
+#[derive(Clone, Copy)]
+struct Pace {
+    heartbeat: Duration,
+    timeout: Duration,
+    /// The store is dead, or cannot be reached.
+    outage: Duration,
+    /// The store hangs.
+    hang: Duration,
+}
+
+const SCALED: Pace = Pace {
+    heartbeat: Duration::from_secs(1),
+    timeout: Duration::from_secs(6),
+    outage: Duration::from_secs(3),
+    hang: Duration::from_secs(8),
+};
+const REAL: Pace = Pace {
+    heartbeat: Duration::from_secs(5),
+    timeout: Duration::from_secs(60),
+    outage: Duration::from_secs(60),
+    hang: Duration::from_secs(90),
+};
+
+/// A program of the workspace, which was built together with this test.
+fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ringkit")).with_file_name(name);
+    assert!(path.exists(), "there is no {}: run `cargo build --workspace --bins --tests`", path.display());
+    path
+}
 
 /// A process of one role and where it serves HTTP.
 struct Member {
@@ -22,8 +53,7 @@ struct Member {
 
 impl Member {
     async fn start(dir: &Path, target: &str, name: &str, flags: &[String]) -> Self {
-        let mut process = ProcessBuilder::new(name, env!("CARGO_BIN_EXE_ringkit"))
-            .arg(format!("-target={target}"))
+        let mut process = ProcessBuilder::new(name, program(target))
             .arg(format!("-config.file={}", dir.join("config.yaml").display()))
             .args(flags)
             .dir(dir)
@@ -82,35 +112,162 @@ impl Member {
     }
 }
 
-fn write_config(dir: &Path, store: &str, kvstore: &str) {
+fn write_config(dir: &Path, store: &str, kvstore: &str, pace: Pace) {
+    let beats = format!(
+        "heartbeat_period: {}s, heartbeat_timeout: {}s",
+        pace.heartbeat.as_secs(),
+        pace.timeout.as_secs()
+    );
     let text = format!(
         "auth_enabled: false\n\
          ring: {{store: {store}, kvstore: {{{kvstore}}}}}\n\
          server: {{http_listen_address: 127.0.0.1, http_listen_port: 0, grpc_listen_address: 127.0.0.1, grpc_listen_port: 0}}\n\
          limits: {{ingestion_rate: 1e7, ingestion_burst_size: 10000000}}\n\
-         distributor: {{shard_by_all_labels: true, ring: {{instance_addr: 127.0.0.1, heartbeat_period: 1s, heartbeat_timeout: 6s}}}}\n\
-         store_gateway: {{sharding_enabled: true, sharding_ring: {{instance_addr: 127.0.0.1, heartbeat_period: 1s, heartbeat_timeout: 6s, wait_stability_min_duration: 0s}}}}\n\
-         ingester: {{lifecycler: {{address: 127.0.0.1, min_ready_duration: 0s, final_sleep: 0s, heartbeat_period: 1s, \
-         ring: {{replication_factor: 3, heartbeat_timeout: 6s}}}}}}\n"
+         distributor: {{shard_by_all_labels: true, ring: {{instance_addr: 127.0.0.1, {beats}}}}}\n\
+         store_gateway: {{sharding_enabled: true, sharding_ring: {{instance_addr: 127.0.0.1, {beats}, wait_stability_min_duration: 0s}}}}\n\
+         ingester: {{lifecycler: {{address: 127.0.0.1, min_ready_duration: 0s, final_sleep: 0s, heartbeat_period: {}s, \
+         ring: {{replication_factor: 3, heartbeat_timeout: {}s}}}}}}\n",
+        pace.heartbeat.as_secs(),
+        pace.timeout.as_secs(),
     );
     std::fs::write(dir.join("config.yaml"), text).unwrap();
 }
 
-/// One ingester of three is killed under load and comes back; then `outage` is done to the store.
-async fn survives(dir: &Path, outage: impl AsyncFnOnce()) {
-    let mut distributor = Member::start(dir, "distributor", "distributor", &[]).await;
-    let mut gateway = Member::start(dir, "store-gateway", "store-gateway", &[]).await;
-    let mut ingesters =
-        [Member::ingester(dir, 1).await, Member::ingester(dir, 2).await, Member::ingester(dir, 3).await];
-    for member in ingesters.iter_mut().chain([&mut distributor, &mut gateway]) {
-        member.ready().await;
-    }
-    for number in 1..=3 {
-        distributor.sees(&format!("ingester-{number}"), true, SOON).await;
-    }
-    let before = distributor.ring().await;
+/// A server and the ways in which it fails.
+trait Server {
+    fn kill(&mut self);
+    fn wipe(&mut self);
+    async fn start_again(&mut self);
+    fn signal(&mut self, signal: Signal);
+    async fn ready(&mut self);
+}
 
-    let url = format!("http://{}", distributor.addr);
+impl Server for Consul {
+    fn kill(&mut self) {
+        Consul::kill(self).unwrap();
+    }
+    fn wipe(&mut self) {
+        Consul::wipe(self).unwrap();
+    }
+    async fn start_again(&mut self) {
+        Consul::start_again(self).await.unwrap();
+    }
+    fn signal(&mut self, signal: Signal) {
+        self.process().signal(signal).unwrap();
+    }
+    async fn ready(&mut self) {
+        self.wait_ready().await.unwrap();
+    }
+}
+
+impl Server for Etcd {
+    fn kill(&mut self) {
+        Etcd::kill(self, 0).unwrap();
+    }
+    fn wipe(&mut self) {
+        Etcd::wipe(self, 0).unwrap();
+    }
+    async fn start_again(&mut self) {
+        Etcd::start_again(self, 0).await.unwrap();
+    }
+    fn signal(&mut self, signal: Signal) {
+        self.process(0).signal(signal).unwrap();
+    }
+    async fn ready(&mut self) {
+        self.wait_ready().await.unwrap();
+    }
+}
+
+/// A distributor, a store-gateway and three ingesters, each a process.
+struct Fleet {
+    distributor: Member,
+    gateway: Member,
+    ingesters: [Member; 3],
+    pace: Pace,
+}
+
+impl Fleet {
+    async fn start(dir: &Path, pace: Pace) -> Self {
+        let mut fleet = Self {
+            distributor: Member::start(dir, "distributor", "distributor", &[]).await,
+            gateway: Member::start(dir, "store-gateway", "store-gateway", &[]).await,
+            ingesters: [
+                Member::ingester(dir, 1).await,
+                Member::ingester(dir, 2).await,
+                Member::ingester(dir, 3).await,
+            ],
+            pace,
+        };
+        fleet.is_ready().await;
+        fleet.sees_all().await;
+        fleet
+    }
+
+    async fn is_ready(&mut self) {
+        for member in self.ingesters.iter_mut().chain([&mut self.distributor, &mut self.gateway]) {
+            member.ready().await;
+        }
+    }
+
+    async fn sees_all(&self) {
+        for number in 1..=3 {
+            self.distributor.sees(&format!("ingester-{number}"), true, SOON).await;
+        }
+    }
+
+    /// While the store is away, everybody serves what was last known and says on `/ready` what is the matter.
+    async fn goes_on_without(&self, store: &str) {
+        for member in self.ingesters.iter().chain([&self.distributor]) {
+            let tells = || async {
+                let answer = http::get(member.addr, "/ready").await.unwrap();
+                let text = answer.text();
+                assert_eq!(answer.status, 200, "not ready during an outage: {text}");
+                if text.contains(&format!("`{store}` has not answered")) { Ok(()) } else { Err(text) }
+            };
+            eventually_ok(SOON, tells).await.unwrap();
+        }
+        let ring = self.distributor.ring().await;
+        assert!(ring.len() == 3 && ring.iter().all(|shard| shard.1 == "ACTIVE"), "{ring:?}");
+    }
+
+    /// Two heartbeats after the store is back, every instance is fresh in it, and nobody complains any more.
+    async fn is_back(&mut self, stored: &Client<Desc>, store: &str) {
+        let since = Clock::system().now_secs();
+        // Timestamps have whole seconds; a heartbeat that waits out its back-off comes up to a second late.
+        let fresh = || async {
+            let view = stored.get("ring").await.map_err(|error| error.to_string())?.ok_or("no ring")?;
+            let entries = view.value.entries();
+            let late: Vec<_> = entries.iter().filter(|(_, entry)| entry.timestamp < since).collect();
+            if entries.len() == 3 && late.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("since {since}: {entries:?}"))
+            }
+        };
+        let within = 2 * self.pace.heartbeat + Duration::from_millis(1500);
+        eventually_ok(within, fresh).await.unwrap();
+        self.sees_all().await;
+        self.is_ready().await;
+        let clear = || async {
+            let text = http::get(self.distributor.addr, "/ready").await.unwrap().text();
+            if text.contains(store) { Err(text) } else { Ok(()) }
+        };
+        eventually_ok(SOON, clear).await.unwrap();
+    }
+}
+
+/// Under load, one ingester of three is killed and comes back; then the store fails in every way, one after the other.
+async fn survives(dir: &Path, mut server: impl Server, proxy: &Proxy, stored: KvStoreConfig, pace: Pace) {
+    let name = stored.store.to_string();
+    let stored = Stores::new().client::<Desc>(&stored, "test", &Meter::disabled(), &Clock::system()).unwrap();
+    let mut fleet = Fleet::start(dir, pace).await;
+    let tokens = |ring: &[(String, String, serde_json::Value)]| {
+        let mut tokens: Vec<_> = ring.iter().map(|shard| (shard.0.clone(), shard.2.to_string())).collect();
+        tokens.sort();
+        tokens
+    };
+    let before = tokens(&fleet.distributor.ring().await);
+    let url = format!("http://{}", fleet.distributor.addr);
     let load = LoadOptions {
         urls: vec![url.clone()],
         series: 200,
@@ -126,23 +283,42 @@ async fn survives(dir: &Path, outage: impl AsyncFnOnce()) {
         async move { load.run(stop).await }
     });
 
-    ingesters[1].process.kill().unwrap();
-    distributor.sees("ingester-2", false, HEARTBEAT_TIMEOUT + Duration::from_secs(4)).await;
-    ingesters[1] = Member::ingester(dir, 2).await;
-    ingesters[1].ready().await;
-    distributor.sees("ingester-2", true, SOON).await;
-    let tokens = |ring: &[(String, String, serde_json::Value)]| {
-        ring.iter().find(|shard| shard.0 == "ingester-2").map(|shard| shard.2.clone())
-    };
-    assert_eq!(tokens(&distributor.ring().await), tokens(&before), "it came back with other tokens");
+    fleet.ingesters[1].process.kill().unwrap();
+    fleet.distributor.sees("ingester-2", false, pace.timeout + Duration::from_secs(4)).await;
+    fleet.ingesters[1] = Member::ingester(dir, 2).await;
+    fleet.ingesters[1].ready().await;
+    fleet.sees_all().await;
 
-    outage().await;
-    for number in 1..=3 {
-        distributor.sees(&format!("ingester-{number}"), true, SOON).await;
+    for wiped in [false, true] {
+        server.kill();
+        if wiped {
+            server.wipe();
+        }
+        let outage = sleep(pace.outage);
+        fleet.goes_on_without(&name).await;
+        outage.await;
+        server.start_again().await;
+        fleet.is_back(&stored, &name).await;
     }
-    for member in ingesters.iter_mut().chain([&mut distributor, &mut gateway]) {
-        member.ready().await;
+    server.signal(Signal::Pause);
+    let hang = sleep(pace.hang);
+    if pace.hang > Duration::from_secs(30) {
+        fleet.goes_on_without(&name).await;
     }
+    hang.await;
+    server.signal(Signal::Resume);
+    server.ready().await;
+    fleet.is_back(&stored, &name).await;
+    for _ in 0..2 {
+        proxy.cut();
+        let outage = sleep(pace.outage);
+        fleet.goes_on_without(&name).await;
+        outage.await;
+        proxy.restore();
+        fleet.is_back(&stored, &name).await;
+    }
+
+    assert_eq!(tokens(&fleet.distributor.ring().await), before, "somebody came back with other tokens");
     stop.cancel();
     let summary = loading.await.unwrap().unwrap();
     assert_eq!(summary.failed_writes, 0, "{summary}");
@@ -152,18 +328,48 @@ async fn survives(dir: &Path, outage: impl AsyncFnOnce()) {
     println!("{summary}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn processes_on_consul_survive_a_killed_ingester_and_a_restart_of_consul() {
+async fn survives_on_consul(layout: Layout, pace: Pace) {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Consul::start().await.unwrap();
-    write_config(dir.path(), "consul", &format!("consul: {{host: '{}'}}", server.addr()));
-    survives(dir.path(), async || {
-        server.kill().unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        server.start_again().await.unwrap();
-    })
-    .await;
-    // The whole ring came together in the key that Cortex uses, and the other rings in theirs.
+    let server = Consul::start().await.unwrap();
+    let (addr, proxy) = (server.addr(), Proxy::start(server.addr()).await.unwrap());
+    let kvstore = format!("layout: {layout}, consul: {{host: '{}'}}", proxy.addr());
+    write_config(dir.path(), "consul", &kvstore, pace);
+    survives(dir.path(), server, &proxy, config(KvStore::Consul, addr, layout), pace).await;
+}
+
+async fn survives_on_etcd(layout: Layout, pace: Pace) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Etcd::start().await.unwrap();
+    let (addr, proxy) = (server.addr(), Proxy::start(server.addr()).await.unwrap());
+    let kvstore = format!("layout: {layout}, etcd: {{endpoints: ['{}'], dial_timeout: 2s}}", proxy.addr());
+    write_config(dir.path(), "etcd", &kvstore, pace);
+    survives(dir.path(), server, &proxy, config(KvStore::Etcd, addr, layout), pace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_on_consul_survive_a_killed_ingester_and_what_consul_does() {
+    survives_on_consul(Layout::Single, SCALED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_on_etcd_survive_a_killed_ingester_and_what_etcd_does() {
+    survives_on_etcd(Layout::PerInstance, SCALED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak"]
+async fn soak_processes_on_both_stores_in_both_layouts() {
+    for layout in [Layout::Single, Layout::PerInstance] {
+        tokio::join!(survives_on_consul(layout, REAL), survives_on_etcd(layout, REAL));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rings_are_under_the_keys_of_cortex() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Consul::start().await.unwrap();
+    write_config(dir.path(), "consul", &format!("consul: {{host: '{}'}}", server.addr()), SCALED);
+    let _fleet = Fleet::start(dir.path(), SCALED).await;
     let keys = http::get(server.addr(), "/v1/kv/collectors/?keys").await.unwrap().text();
     for key in ["collectors/ring", "collectors/distributor", "collectors/store-gateway"] {
         assert!(keys.contains(&format!("\"{key}\"")), "{keys}");
@@ -171,26 +377,11 @@ async fn processes_on_consul_survive_a_killed_ingester_and_a_restart_of_consul()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_on_etcd_survive_a_killed_ingester_and_a_restart_of_etcd() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut server = Etcd::start().await.unwrap();
-    let kvstore =
-        format!("layout: per_instance, etcd: {{endpoints: ['{}'], dial_timeout: 2s}}", server.addr());
-    write_config(dir.path(), "etcd", &kvstore);
-    survives(dir.path(), async || {
-        server.kill(0).unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        server.start_again(0).await.unwrap();
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn processes_that_start_before_their_store_wait_for_it_and_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Consul::start().await.unwrap();
     server.kill().unwrap();
-    write_config(dir.path(), "consul", &format!("consul: {{host: '{}'}}", server.addr()));
+    write_config(dir.path(), "consul", &format!("consul: {{host: '{}'}}", server.addr()), SCALED);
     let mut ingester = Member::ingester(dir.path(), 1).await;
     let mut distributor = Member::start(dir.path(), "distributor", "distributor", &[]).await;
     for member in [&ingester, &distributor] {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::args::{BadFlag, Command, Flag, Parsed};
 use crate::kv;
-use crate::store::{STORE_FLAGS, Which, rings, store_flags};
+use crate::store::{STORE_FLAGS, Which, is_given, rings, store_flags};
 use crate::{Failure, OK, block_on, print};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,16 +58,16 @@ pub(crate) struct Shard {
 }
 
 fn run(args: &Parsed) -> Result<u8, Failure> {
-    if args.has("store") {
+    if is_given(args, Which::First) {
         if args.has("url") {
-            return Err(BadFlag::new("url", "cannot be combined with --store").into());
+            return Err(BadFlag::new("url", "cannot be combined with a store").into());
         }
         return show_stored(args);
     }
     if let Some(stray) = STORE_FLAGS.iter().find(|name| args.has(name)) {
         return Err(BadFlag::new(*stray, "goes with --store only").into());
     }
-    let url = args.text("url").ok_or_else(|| BadFlag::new("url", "this or --store is needed"))?;
+    let url = args.text("url").ok_or_else(|| BadFlag::new("url", "this, --store or --config is needed"))?;
     let json = fetch(args, url)?;
     if args.has("json") {
         print(&format!("{json:#}\n"));

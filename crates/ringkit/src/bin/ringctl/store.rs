@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, Secret};
+use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, RingName, Secret};
 use ringkit_kv::{Client, Error, Store, Stores};
 use ringkit_ring::Desc;
 use ringkit_runtime::{Clock, Meter};
@@ -18,7 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 macro_rules! store_flags {
     ($($own:expr),* $(,)?) => {
         &[
-            $crate::args::Flag { name: "store", value: "NAME", help: "consul or etcd" },
+            $crate::args::Flag { name: "config", value: "FILE", help: "take the store from this configuration of a process, with TLS,\nlogin and all" },
+            $crate::args::Flag { name: "store", value: "NAME", help: "without --config: consul or etcd" },
             $crate::args::Flag { name: "host", value: "ADDR", help: "Consul's address [localhost:8500]" },
             $crate::args::Flag { name: "endpoints", value: "LIST", help: "etcd's addresses, separated by commas [localhost:2379]" },
             $crate::args::Flag { name: "prefix", value: "TEXT", help: "what all keys begin with [collectors/]" },
@@ -29,6 +30,7 @@ macro_rules! store_flags {
     };
     (two; $($own:expr),* $(,)?) => {
         store_flags!(
+            $crate::args::Flag { name: "to-config", value: "FILE", help: "the second store, as --config" },
             $crate::args::Flag { name: "to-store", value: "NAME", help: "the second store: consul or etcd" },
             $crate::args::Flag { name: "to-host", value: "ADDR", help: "as --host" },
             $crate::args::Flag { name: "to-endpoints", value: "LIST", help: "as --endpoints" },
@@ -57,8 +59,12 @@ impl Which {
     }
 }
 
-/// The layout that the flags name.
+/// The layout of the store.
 pub(crate) fn layout(args: &Parsed, which: Which) -> Result<Layout, Failure> {
+    Ok(config(args, which)?.layout)
+}
+
+fn flagged_layout(args: &Parsed, which: Which) -> Result<Layout, Failure> {
     match args.text(&which.flag("layout")) {
         None | Some("single") => Ok(Layout::Single),
         Some("per_instance") => Ok(Layout::PerInstance),
@@ -69,12 +75,48 @@ pub(crate) fn layout(args: &Parsed, which: Which) -> Result<Layout, Failure> {
     }
 }
 
-fn prefix(args: &Parsed, which: Which) -> String {
-    args.text(&which.flag("prefix")).unwrap_or("collectors/").to_owned()
+/// Whether the flags name a store at all.
+pub(crate) fn is_given(args: &Parsed, which: Which) -> bool {
+    args.has(&which.flag("store")) || args.has(&which.flag("config"))
+}
+
+/// The store of a process that is started with `file`, for the ring that `--ring` names.
+fn configured(args: &Parsed, which: Which, file: &str) -> Result<KvStoreConfig, Failure> {
+    let flag = which.flag("config");
+    let others = STORE_FLAGS.iter().chain(&["store"]).map(|name| which.flag(name));
+    if let Some(stray) = others.into_iter().find(|name| args.has(name)) {
+        return Err(BadFlag::new(stray, format!("does not go with --{flag}")).into());
+    }
+    let loaded = ringkit_config::load([format!("-config.file={file}")], std::env::vars())?;
+    let ring = match args.text("ring") {
+        Some("distributor") => RingName::Distributor,
+        Some("store-gateway") => RingName::StoreGateway,
+        _ => RingName::Ingester,
+    };
+    let kvstore = loaded.config.kv(ring);
+    match kvstore.store {
+        KvStore::Consul | KvStore::Etcd => Ok(kvstore),
+        other => {
+            let problem = format!("{file}: the ring is on `{other}`, which only its processes can reach");
+            Err(BadFlag::new(flag, problem).into())
+        }
+    }
+}
+
+/// What the flags say, before any default of a backend.
+fn config(args: &Parsed, which: Which) -> Result<KvStoreConfig, Failure> {
+    match args.text(&which.flag("config")) {
+        Some(file) => configured(args, which, file),
+        None => by_flags(args, which),
+    }
 }
 
 /// Opens the store that the flags name.
 pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failure> {
+    Ok(Stores::new().open(&config(args, which)?, "ringctl", &Meter::disabled(), &Clock::system())?)
+}
+
+fn by_flags(args: &Parsed, which: Which) -> Result<KvStoreConfig, Failure> {
     let text = |name: &str, default: &str| args.text(&which.flag(name)).unwrap_or(default).to_owned();
     let (store, others) = match args.text(&which.flag("store")) {
         Some("consul") => (KvStore::Consul, &["endpoints"][..]),
@@ -83,7 +125,10 @@ pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failur
             let problem = format!("`{other}` is neither consul nor etcd");
             return Err(BadFlag::new(which.flag("store"), problem).into());
         }
-        None => return Err(BadFlag::new(which.flag("store"), "is needed: consul or etcd").into()),
+        None => {
+            let problem = format!("or --{} is needed: consul or etcd", which.flag("config"));
+            return Err(BadFlag::new(which.flag("store"), problem).into());
+        }
     };
     // A flag of the other backend would be ignored, and the default address be used in its place.
     if let Some(stray) = others.iter().map(|name| which.flag(name)).find(|name| args.has(name)) {
@@ -98,10 +143,10 @@ pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failur
         }
     };
     let endpoints = text("endpoints", "localhost:2379").split(',').map(|one| one.trim().to_owned()).collect();
-    let config = KvStoreConfig {
+    Ok(KvStoreConfig {
         store,
-        prefix: prefix(args, which),
-        layout: layout(args, which)?,
+        prefix: args.text(&which.flag("prefix")).unwrap_or("collectors/").to_owned(),
+        layout: flagged_layout(args, which)?,
         consul: ConsulConfig {
             host: text("host", "localhost:8500"),
             acl_token: token,
@@ -109,8 +154,7 @@ pub(crate) fn open(args: &Parsed, which: Which) -> Result<Arc<dyn Store>, Failur
         },
         etcd: EtcdConfig { endpoints, ..EtcdConfig::default() },
         ..KvStoreConfig::default()
-    };
-    Ok(Stores::new().open(&config, "ringctl", &Meter::disabled(), &Clock::system())?)
+    })
 }
 
 /// A client for rings on the store that the flags name.
@@ -132,7 +176,7 @@ pub(crate) async fn limited<T>(
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|error| explain(args, which, error)),
         Err(_) => {
-            let name = args.text(&which.flag("store")).unwrap_or_default();
+            let name = config(args, which)?.store;
             Err(format!("{name} did not answer within {TIMEOUT:?}: is its address right?").into())
         }
     }
@@ -142,10 +186,15 @@ pub(crate) async fn limited<T>(
 pub(crate) fn explain(args: &Parsed, which: Which, error: Error) -> Failure {
     match error {
         Error::OtherLayout { key, found } => {
-            format!("`{key}` is kept in another layout: give --{} {found}", which.flag("layout")).into()
+            let advice = match args.text(&which.flag("config")) {
+                None => format!("give --{} {found}", which.flag("layout")),
+                Some(file) => format!("`kvstore.layout` in {file} should be `{found}`"),
+            };
+            format!("`{key}` is kept in another layout: {advice}").into()
         }
         Error::Decode { ref key, entry: None, .. } => {
-            let key = key.strip_prefix(&prefix(args, which)).unwrap_or(key);
+            let prefix = config(args, which).map(|config| config.prefix).unwrap_or_default();
+            let key = key.strip_prefix(&prefix).unwrap_or(key);
             format!("{error}; this is no ring: `ringctl kv get {key} --format raw` prints it as it is").into()
         }
         Error::Decode { entry: Some(_), .. } => {
