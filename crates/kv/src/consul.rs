@@ -321,6 +321,10 @@ impl Flat for Consul {
         MAX_OPERATIONS
     }
 
+    fn max_batch_bytes(&self) -> usize {
+        MAX_IN_TRANSACTION
+    }
+
     async fn read(&self, scope: &Scope) -> Result<Page, Error> {
         self.page(scope).await.map_err(|failure| failure.error)
     }

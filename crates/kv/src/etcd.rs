@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +33,8 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// etcd's own limit of operations in a transaction.
 const MAX_OPERATIONS: usize = 128;
+/// Below etcd's own limit of a request, which is 1.5 MiB.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// No answer is larger. The client's own limit is 4 MiB, beyond which a ring could be written and never be read again.
@@ -43,10 +46,15 @@ pub(crate) struct Etcd {
     options: ConnectOptions,
     /// Name and password, if the server is to be told who we are.
     user: Option<(String, Secret)>,
-    connection: Mutex<Option<Arc<Connection>>>,
+    /// One for each endpoint, once it was used.
+    connections: Vec<Mutex<Option<Arc<Connection>>>>,
+    /// Which endpoint is asked, until it fails.
+    current: AtomicUsize,
 }
 
 struct Connection {
+    /// The place of its endpoint.
+    place: usize,
     kv: KvClient,
     watch: WatchClient,
 }
@@ -91,6 +99,10 @@ impl Etcd {
             let whole = endpoint.contains("://");
             endpoints.push(if whole { endpoint.clone() } else { format!("{scheme}://{endpoint}") });
         }
+        if endpoints.is_empty() {
+            let reason = "names no server".to_owned();
+            return Err(Error::Misconfigured { backend: BACKEND, key: "endpoints", reason });
+        }
         let mut options = ConnectOptions::new()
             .with_connect_timeout(config.dial_timeout)
             .with_keep_alive(KEEPALIVE, config.dial_timeout.saturating_mul(2))
@@ -101,16 +113,19 @@ impl Etcd {
             options = options.with_tls(tls(config)?);
         }
         let user = (!config.username.is_empty()).then(|| (config.username.clone(), config.password.clone()));
-        Ok(Self { endpoints, options, user, connection: Mutex::default() })
+        let connections = endpoints.iter().map(|_| Mutex::default()).collect();
+        // Processes spread over the endpoints.
+        let current = AtomicUsize::new(rand::random_range(0..endpoints.len()));
+        Ok(Self { endpoints, options, user, connections, current })
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&self, place: usize) -> Result<Connection, Error> {
         let connect = async |user: Option<&(String, Secret)>| {
             let mut options = self.options.clone();
             if let Some((name, password)) = user {
                 options = options.with_user(name.clone(), password.expose().to_owned());
             }
-            Client::connect(&self.endpoints, Some(options)).await
+            Client::connect(&self.endpoints[place..=place], Some(options)).await
         };
         let client = match connect(self.user.as_ref()).await {
             // So that users can be configured here before there, and there before here.
@@ -126,28 +141,37 @@ impl Etcd {
             other => Error::Misconfigured { backend: BACKEND, key: "endpoints", reason: with_causes(&other) },
         })?;
         Ok(Connection {
+            place,
             kv: client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES),
             watch: client.watch_client().max_decoding_message_size(MAX_ANSWER_BYTES),
         })
     }
 
-    async fn connection(&self) -> Result<Arc<Connection>, Error> {
-        let mut connection = self.connection.lock().await;
+    async fn connection(&self, place: usize) -> Result<Arc<Connection>, Error> {
+        let mut connection = self.connections[place].lock().await;
         if let Some(connection) = &*connection {
             return Ok(Arc::clone(connection));
         }
-        let connected = Arc::new(self.connect().await?);
+        let connected = Arc::new(self.connect(place).await?);
         *connection = Some(Arc::clone(&connected));
         Ok(connected)
     }
 
     /// Whoever comes next connects anew.
     async fn give_up(&self, connection: &Arc<Connection>) {
-        self.connection.lock().await.take_if(|now| Arc::ptr_eq(now, connection));
+        let mut now = self.connections[connection.place].lock().await;
+        now.take_if(|now| Arc::ptr_eq(now, connection));
     }
 
-    /// Does what `request` does on the connection, within [`CALL`]: anew where another endpoint may answer, or where the
-    /// server wants to be told again who we are.
+    /// The endpoint at `place` failed: the next one is asked from now on.
+    fn turn_from(&self, place: usize) {
+        let next = (place + 1) % self.endpoints.len();
+        // If it fails, somebody else has turned from it already.
+        let _ = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Does what `request` does on a connection, within [`CALL`]: at another endpoint where one does not answer, and once more
+    /// where the server wants to be told again who we are.
     async fn call<T, F>(
         &self,
         again: Again,
@@ -156,12 +180,26 @@ impl Etcd {
     where
         F: Future<Output = Result<T, etcd_client::Error>> + Send,
     {
-        let late = || unavailable(format!("no answer within {CALL:?}"));
         let deadline = Instant::now() + CALL;
-        let mut logged_in = false;
-        let mut left = self.endpoints.len();
+        let (mut logged_in, mut others) = (false, self.endpoints.len().saturating_sub(1));
         loop {
-            let connection = timeout_at(deadline, self.connection()).await.map_err(|_| late())??;
+            let place = self.current.load(Ordering::Relaxed);
+            let late = || {
+                self.turn_from(place);
+                unavailable(format!("{}: no answer within {CALL:?}", self.endpoints[place]))
+            };
+            let connection = match timeout_at(deadline, self.connection(place)).await {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(error)) => {
+                    self.turn_from(place);
+                    if others > 0 && error.is_retryable() {
+                        others -= 1;
+                        continue;
+                    }
+                    return Err(error);
+                }
+                Err(_) => return Err(late()),
+            };
             let Ok(answer) = timeout_at(deadline, request(Arc::clone(&connection))).await else {
                 self.give_up(&connection).await;
                 return Err(late());
@@ -173,11 +211,16 @@ impl Etcd {
             if self.user.is_some() && !logged_in && is_login_void(&error) {
                 logged_in = true;
                 self.give_up(&connection).await;
-            } else if left > 0 && (was_not_sent(&error) || again == Again::Read && is_unavailable(&error)) {
-                left -= 1;
-            } else {
-                return Err(failed(error));
+                continue;
             }
+            if is_unavailable(&error) {
+                self.turn_from(place);
+                if others > 0 && (again == Again::Read || was_not_sent(&error)) {
+                    others -= 1;
+                    continue;
+                }
+            }
+            return Err(failed(error));
         }
     }
 
@@ -238,6 +281,7 @@ impl Etcd {
                 Err(_) if asked => {
                     // Requests would hang on the same connection until its keepalive gives up.
                     self.give_up(&connection).await;
+                    self.turn_from(connection.place);
                     return Err(unavailable("a watch was silent for too long"));
                 }
                 Err(_) => {
@@ -289,6 +333,10 @@ impl Flat for Etcd {
 
     fn max_batch(&self) -> usize {
         MAX_OPERATIONS
+    }
+
+    fn max_batch_bytes(&self) -> usize {
+        MAX_BATCH_BYTES
     }
 
     async fn read(&self, scope: &Scope) -> Result<Page, Error> {

@@ -95,6 +95,9 @@ pub(crate) trait Flat: Send + Sync + 'static {
     /// How many writes and guards a batch may hold.
     fn max_batch(&self) -> usize;
 
+    /// How many bytes of values a batch of several may hold.
+    fn max_batch_bytes(&self) -> usize;
+
     /// Reads what is there now.
     async fn read(&self, scope: &Scope) -> Result<Page, Error>;
 
@@ -538,7 +541,13 @@ impl<F: Flat> Core<F> {
             upserts.into_iter().map(|(id, entry)| (id, Some(entry))).collect();
         writes.extend(removals.into_iter().map(|id| (id, None)));
         let room = self.flat.max_batch() / 2 - 3;
-        for (number, some) in writes.chunks(room.max(1)).enumerate() {
+        let mut rest = &writes[..];
+        for number in 0.. {
+            let (some, later) = rest.split_at(first_batch(rest, room.max(1), self.flat.max_batch_bytes()));
+            if some.is_empty() {
+                break;
+            }
+            rest = later;
             let creating = creation.is_some();
             let mut batch = creation.take().unwrap_or_default();
             // Without a marker there is one to be made.
@@ -641,6 +650,43 @@ fn replaced(before: &Entries<EntryBytes>, values: BTreeMap<EntryId, Bytes>) -> E
     entries
 }
 
+/// How many of `writes` go first, so that they fit into a batch; at least one, if there is any.
+fn first_batch(writes: &[(EntryId, Option<Bytes>)], room: usize, max_bytes: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |(_, entry): &&(EntryId, Option<Bytes>)| {
+        bytes += entry.as_ref().map_or(0, Bytes::len);
+        bytes <= max_bytes
+    };
+    let fitting = writes.iter().take(room).take_while(fits).count();
+    fitting.max(1).min(writes.len())
+}
+
 fn other_layout(key: &Key, found: &'static str) -> Error {
     Error::OtherLayout { key: key.name.to_string(), found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_divided_by_number_and_by_size() {
+        let write = |bytes: usize| (EntryId::default(), Some(Bytes::from(vec![0; bytes])));
+        assert_eq!(first_batch(&[], 10, 100), 0);
+        assert_eq!(first_batch(&[write(1000), write(1)], 10, 100), 1, "what is too large goes alone");
+        assert_eq!(first_batch(&[write(50), write(50), write(1)], 10, 100), 2);
+        assert_eq!(first_batch(&[write(1), write(1), write(1)], 2, 100), 2);
+        assert_eq!(first_batch(&[(EntryId::default(), None), write(100)], 10, 100), 2);
+    }
+
+    #[test]
+    fn an_entry_does_not_keep_the_answer_that_it_came_in() {
+        let answer = Bytes::from(vec![7; 1000]);
+        let entries = replaced(&Entries::new(), BTreeMap::from([("a".into(), answer.slice(10..20))]));
+        let kept = entries["a"].bytes.as_ptr();
+        assert!(!answer.as_ptr_range().contains(&kept));
+        // What did not change is not copied again.
+        let again = replaced(&entries, BTreeMap::from([("a".into(), answer.slice(30..40))]));
+        assert_eq!(again["a"].bytes.as_ptr(), kept);
+    }
 }
