@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::metrics::ClientMetrics;
+use crate::shared::Trouble;
 use crate::store::{Applied, Change, EntryId, Key, Precondition, Store, Stored};
 use crate::value::Value;
 use crate::view::{Decoded, Decoder, View};
@@ -186,6 +187,11 @@ impl<V: Value> Client<V> {
     /// True once reads reflect the cluster.
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.store.synced()
+    }
+
+    /// Whether what is behind the store answers; `Some` while it does not.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.store.trouble()
     }
 
     /// Short name of the backend, for logs and metrics.

@@ -141,7 +141,9 @@ impl Epoch {
 /// Why a store does not answer.
 #[derive(Clone, Debug)]
 pub struct Trouble {
-    /// Since when, as far as this process knows.
+    /// When it answered last; if it never did, when it was opened.
+    pub heard: Instant,
+    /// When it was first noticed that it does not.
     pub since: Instant,
     /// The failure that was seen last.
     pub cause: Arc<str>,
@@ -149,31 +151,36 @@ pub struct Trouble {
 
 /// Whether the server answers: the last word of whoever talked to it.
 #[derive(Debug)]
-pub(crate) struct Pulse(watch::Sender<Option<Trouble>>);
+pub(crate) struct Pulse {
+    trouble: watch::Sender<Option<Trouble>>,
+    heard: Mutex<Instant>,
+}
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self(watch::Sender::new(None))
+        Self { trouble: watch::Sender::new(None), heard: Mutex::new(Instant::now()) }
     }
 }
 
 impl Pulse {
     /// The server answered, whatever it said.
     pub(crate) fn beats(&self) {
-        self.0.send_if_modified(|trouble| trouble.take().is_some());
+        *self.heard.lock() = Instant::now();
+        self.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 
     /// The server did not answer, or cannot do its work.
     pub(crate) fn fails(&self, error: &Error) {
-        self.0.send_modify(|trouble| {
+        let heard = *self.heard.lock();
+        self.trouble.send_modify(|trouble| {
             let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
-            *trouble = Some(Trouble { since, cause: error.to_string().into() });
+            *trouble = Some(Trouble { heard, since, cause: error.to_string().into() });
         });
     }
 
     /// Follows it.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Trouble>> {
-        self.0.subscribe()
+        self.trouble.subscribe()
     }
 }
 

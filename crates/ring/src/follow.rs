@@ -86,6 +86,18 @@ pub(crate) fn follow_changed(
     Some(Followed { snapshot, comparison, notable })
 }
 
+/// `known`, where nobody is the older for the `lost` seconds before `now` (Unix seconds) in which the store took no heartbeats.
+pub(crate) fn discount(known: &Snapshot, lost: i64, now: i64) -> Followed {
+    let mut snapshot = known.clone();
+    // Nobody counts as heard in the future.
+    snapshot.seen = known.seen.iter().map(|seen| seen.saturating_add(lost).min(now.max(seen))).collect();
+    let places = 0..known.members.len();
+    let changes = places.map(|place| Change::between(known, &snapshot, place, now));
+    let Change { comparison, notable } = changes.fold(Change::NONE, Change::and);
+    snapshot.keep_shards(known, comparison);
+    Followed { snapshot, comparison, notable }
+}
+
 /// When the member at `place` counts as heard, now that its entry is `entry`. Never in the future, also when the clock of
 /// this process was set back.
 fn seen_next(known: &Snapshot, place: usize, entry: &InstanceDesc, now: i64) -> i64 {

@@ -148,7 +148,7 @@ impl Heard {
     }
 
     /// The times in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = i64> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = i64> + '_ {
         self.times.chunks.iter().flat_map(|chunk| chunk.iter().copied())
     }
 

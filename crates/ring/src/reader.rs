@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ringkit_kv::{Client, EntryId, Seen, Update, Watch};
+use ringkit_kv::{Client, EntryId, Seen, Trouble, Update, Watch};
 use ringkit_runtime::{Backoff, CancellationToken, Cause, Service};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::compare::Comparison;
 use crate::desc::Desc;
-use crate::follow::{Followed, follow, follow_changed};
+use crate::follow::{Followed, discount, follow, follow_changed};
 use crate::ring::Shared;
 use crate::snapshot::Snapshot;
 use crate::vanish::{self, Event, Guard};
@@ -22,6 +23,9 @@ use crate::vanish::{self, Event, Guard};
 /// ring is kept whatever happens to the store; also when the key vanishes, because an empty answer of a store that
 /// restarted must not look like a ring that everybody left. For the same reason removals are held back when too many
 /// members vanish at once, see [`crate::RingOptions::max_vanish_fraction`].
+///
+/// Time during which the store does not answer makes nobody older: instances cannot renew their heartbeats in it, and must not
+/// be taken for dead because of that, neither meanwhile nor in the moment when it is back.
 pub struct RingService {
     shared: Arc<Shared>,
     client: Client<Desc>,
@@ -33,8 +37,14 @@ pub struct RingService {
     in_step_since: Option<i64>,
     /// When the store last told of a ring; heartbeats are judged by that, not by how long it was silent.
     heard_at: Option<i64>,
+    /// Whether the store answers.
+    trouble: watch::Receiver<Option<Trouble>>,
+    /// Up to when the time of its silence is discounted already; `None` while it answers.
+    discounted: Option<Instant>,
 }
 
+/// How often the time of a store's silence is discounted while it lasts.
+const DISCOUNT_PERIOD: Duration = Duration::from_secs(1);
 /// Waits between attempts to read the ring at first.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -43,7 +53,18 @@ impl RingService {
     pub(crate) fn new(shared: Arc<Shared>, client: Client<Desc>) -> Self {
         let options = &shared.options;
         let guard = Guard::new(options.max_vanish_fraction, options.vanish_grace());
-        Self { shared, client, watch: None, guard, latest: None, in_step_since: None, heard_at: None }
+        let trouble = client.trouble();
+        Self {
+            shared,
+            client,
+            watch: None,
+            guard,
+            latest: None,
+            in_step_since: None,
+            heard_at: None,
+            trouble,
+            discounted: None,
+        }
     }
 
     /// Opens the watch and takes its first value, however long the store takes to answer.
@@ -164,6 +185,24 @@ impl RingService {
         (self.in_step_since, self.heard_at) = (Some(now), Some(now));
     }
 
+    /// Takes the time of the store's silence, up to now, off everybody's age.
+    fn discount(&mut self) {
+        let (now, trouble) = (Instant::now(), self.trouble.borrow_and_update().clone());
+        let Some(from) = self.discounted.or(trouble.as_ref().map(|trouble| trouble.heard)) else { return };
+        let silent = now.saturating_duration_since(from);
+        // Ages have whole seconds. What is left of one counts at the end.
+        let lost =
+            if trouble.is_some() { silent.as_secs() } else { silent.as_millis().div_ceil(1000) as u64 };
+        self.discounted = trouble.map(|_| from + Duration::from_secs(lost));
+        if lost == 0 {
+            return;
+        }
+        let unix_secs = self.shared.clock.now_secs();
+        let lost = i64::try_from(lost).unwrap_or(i64::MAX);
+        let Followed { snapshot, notable, .. } = discount(&self.shared.load(), lost, unix_secs);
+        self.shared.publish(snapshot, notable);
+    }
+
     /// Tells operators, in the log and by metrics.
     fn tell(&self, events: &[Event]) {
         let begins = events.iter().any(|event| matches!(event, Event::Began(_)));
@@ -233,6 +272,8 @@ impl Service for RingService {
                     self.take(&update);
                 }
                 () = reached(self.guard.deadline()) => self.let_go(),
+                Ok(()) = self.trouble.changed() => self.discount(),
+                () = tokio::time::sleep(DISCOUNT_PERIOD), if self.discounted.is_some() => self.discount(),
             }
         }
     }

@@ -261,6 +261,7 @@ struct Down {
     inner: InMemory,
     failures: std::sync::atomic::AtomicU32,
     error: fn() -> kv::Error,
+    trouble: watch::Sender<Option<kv::Trouble>>,
 }
 
 #[async_trait::async_trait]
@@ -296,10 +297,18 @@ impl kv::Store for Down {
     fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced()
     }
+    fn trouble(&self) -> watch::Receiver<Option<kv::Trouble>> {
+        self.trouble.subscribe()
+    }
 }
 
 async fn start_on(failures: u32, error: fn() -> kv::Error) -> Result<(), ringkit_runtime::Cause> {
-    let store = Down { inner: InMemory::default(), failures: failures.into(), error };
+    let store = Down {
+        inner: InMemory::default(),
+        failures: failures.into(),
+        error,
+        trouble: watch::Sender::default(),
+    };
     let client = Client::new(Arc::new(store), &Meter::disabled());
     let (_ring, mut service) =
         Ring::new(RingOptions::default(), client, Clock::manual(0).0, &Meter::disabled());
@@ -381,4 +390,51 @@ async fn waiting_for_a_state_ends_when_the_ring_shows_it() {
         world.write("a", |entry| (entry.timestamp, entry.state) = (START + 1, State::Leaving)).await;
     };
     tokio::join!(world.ring.wait_instance_state("a", State::Leaving), leaving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_grows_older_while_the_store_is_silent() {
+    let trouble = watch::Sender::default();
+    let error = || kv::Error::Closed;
+    let store = Down { inner: InMemory::default(), failures: 0.into(), error, trouble: trouble.clone() };
+    let client = Client::new(Arc::new(store), &Meter::disabled());
+    let (clock, hand) = Clock::manual(START * 1000);
+    let meter = Meter::disabled();
+    let (ring, service) = Ring::new(RingOptions::default(), client.clone(), clock, &meter);
+    let beat = async |id: &str, timestamp: i64| {
+        let (_, entry) = active(id, "", &[u32::try_from(timestamp).unwrap() + u32::from(id.as_bytes()[0])]);
+        client.upsert_own("ring", id, &InstanceDesc { timestamp, ..entry }).await.unwrap();
+    };
+    beat("alive", START).await;
+    beat("dead", START - 100).await;
+    let handle = ServiceHandle::new("ring", Box::new(service));
+    handle.start_async().unwrap();
+    handle.await_running().await.unwrap();
+    let pass = async |secs: u64| {
+        for _ in 0..secs {
+            hand.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let healthy = |id: &str| ring.snapshot().is_healthy(id, Operation::WRITE, ring.clock().now_secs());
+    assert!(healthy("alive") && !healthy("dead"));
+
+    // It is noticed late that the store has not answered for ten seconds.
+    let heard = tokio::time::Instant::now();
+    pass(10).await;
+    let since = tokio::time::Instant::now();
+    trouble.send_replace(Some(kv::Trouble { heard, since, cause: "gone".into() }));
+    for _ in 0..30 {
+        pass(10).await;
+        assert!(healthy("alive") && !healthy("dead"), "after {:?}", since.elapsed());
+    }
+    trouble.send_replace(None);
+    // It has as long as before to say that it lives, and no longer.
+    pass(57).await;
+    assert!(healthy("alive") && !healthy("dead"));
+    pass(6).await;
+    assert!(!healthy("alive") && !healthy("dead"));
+    beat("alive", START + 400).await;
+    pass(1).await;
+    assert!(healthy("alive") && !healthy("dead"));
 }

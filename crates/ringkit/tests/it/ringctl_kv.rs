@@ -244,7 +244,7 @@ async fn the_store_of_a_configuration_file_is_used_with_all_that_it_says() {
     expect(&["kv", "list"], &[&by_file], 0, &[]);
     let on_inmemory = ["--config", file.to_str().unwrap(), "--ring", "distributor"];
     expect(&["ring", "show"], &[&on_inmemory], 2, &["--config", "`inmemory`"]);
-    expect(&["ring", "show"], &[&["--config", "/does/not/exist"]], 2, &["/does/not/exist"]);
+    expect(&["ring", "show"], &[&["--config", "/does/not/exist"]], 1, &["/does/not/exist"]);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_wrong_command_line_names_its_flag() {
         ("kv diff ring --store consul", "--to-store: or --to-config is needed"),
         ("kv copy ring --store consul --to-store etcd --to-host a:1", "--to-host: does not go with"),
         ("ring show", "--url: this, --store or --config is needed"),
-        ("ring show --url http://a --store consul", "--url: cannot be combined with --store"),
+        ("ring show --url http://a --store consul", "--url: cannot be combined with a store"),
         ("ring show --url http://a --host b:1", "--host: goes with --store only"),
         ("ring watch --store consul --for long", "--for: `long`"),
         ("ring forget --store consul", "ID is missing"),

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// How fast instances live and how long the store is away.
+/// How fast instances live and how long the store is away: once for longer than after which heartbeats are stale.
 #[derive(Clone, Copy)]
 struct Pace {
     heartbeat: Duration,
@@ -27,9 +27,9 @@ struct Pace {
 
 const SCALED: Pace = Pace {
     heartbeat: Duration::from_secs(1),
-    timeout: Duration::from_secs(6),
+    timeout: Duration::from_secs(8),
     outage: Duration::from_secs(3),
-    hang: Duration::from_secs(8),
+    hang: Duration::from_secs(12),
 };
 const REAL: Pace = Pace {
     heartbeat: Duration::from_secs(5),
