@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     kv::KvStoreConfig,
-    lifecycler::interfaces,
+    lifecycler::{check_auto_forget, interfaces},
     limits::LimitsConfig,
     problems::Rules,
     schema::section,
@@ -115,6 +115,10 @@ section! {
         pub heartbeat_timeout: Duration = Duration::from_secs(60), "heartbeat-timeout";
         /// Metrics per member of the ring.
         pub detailed_metrics_enabled: bool = true, "detailed-metrics-enabled";
+        /// Remove other instances from the ring that have not been heard of for this long; 0 means never.
+        pub auto_forget_delay: Duration = Duration::ZERO, "auto-forget-delay";
+        /// Remove nobody while less than this part of the ring is healthy.
+        pub auto_forget_min_healthy_fraction: f64 = 0.5, "auto-forget-min-healthy-fraction";
         /// Name in the ring, which must be unique; this machine's name if not given.
         pub instance_id: String as Hostname = hostname(), "instance-id";
         /// Network interfaces whose address is advertised, in order of preference.
@@ -207,10 +211,13 @@ impl DistributorRingConfig {
             detailed_metrics_enabled: _,
             instance_id,
             instance_interface_names,
+            auto_forget_delay,
+            auto_forget_min_healthy_fraction,
             instance_port: _,
             instance_addr,
         } = self;
         heartbeats(*heartbeat_period, *heartbeat_timeout, rules);
+        check_auto_forget(*auto_forget_delay, *heartbeat_timeout, *auto_forget_min_healthy_fraction, rules);
         rules.require(
             !instance_id.is_empty(),
             "instance_id",

@@ -53,7 +53,9 @@ pub use kv::{
     ConsulConfig, DynamoDbConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, MirrorMode, MultiConfig, Own,
     ReadMode,
 };
-pub use lifecycler::{LifecyclerConfig, MAX_NUM_TOKENS, TokensGeneratorStrategy};
+pub use lifecycler::{
+    LifecyclerConfig, MAX_NUM_TOKENS, ReadinessCheck, TokensFileOnCorrupt, TokensGeneratorStrategy,
+};
 pub use limits::{IngestionRateStrategy, LimitsConfig};
 pub use load::{Loaded, Origins, load, load_process, parse_yaml};
 pub use memberlist::MemberlistConfig;

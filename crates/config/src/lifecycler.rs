@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     problems::Rules,
     ring::RingConfig,
-    schema::section,
+    schema::{Kind, Leaf, Raw, Tree, section},
     units::{AutoDuration, Hostname, choice, hostname},
     validate::heartbeats,
 };
@@ -19,6 +19,85 @@ choice! {
         MinimizeSpread = "minimize-spread",
     }
     other "invalid token generator strategy"
+}
+
+choice! {
+    /// What becomes of an instance whose tokens file cannot be read.
+    pub enum TokensFileOnCorrupt {
+        /// It goes on with the copy of the version before, else as `ring`.
+        Previous = "previous",
+        /// It goes on with the tokens that the ring has for it, else with new ones.
+        Ring = "ring",
+        /// It draws new tokens.
+        Regenerate = "regenerate",
+        /// It does not start.
+        Fail = "fail",
+    }
+}
+
+/// Whose health an instance waits for before it says for the first time that it is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadinessCheck {
+    /// Its own only; Cortex's `false`.
+    Own,
+    /// That of its zone.
+    Zone,
+    /// That of the whole ring; Cortex's `true`.
+    #[default]
+    Ring,
+}
+
+impl Leaf for ReadinessCheck {
+    fn kind() -> Kind {
+        bool::kind()
+    }
+    fn parse(raw: &Raw, notes: &mut Vec<String>) -> Result<Self, String> {
+        if let Raw::Plain(text) | Raw::Quoted(text) | Raw::Text(text) = raw {
+            match text.to_ascii_lowercase().as_str() {
+                "self" => return Ok(Self::Own),
+                "zone" => return Ok(Self::Zone),
+                "ring" => return Ok(Self::Ring),
+                _ => (),
+            }
+        }
+        let whole = bool::parse(raw, notes)
+            .map_err(|wrong| wrong.replacen("expected ", "expected `self`, `zone`, `ring`, ", 1))?;
+        Ok(if whole { Self::Ring } else { Self::Own })
+    }
+    fn render(&self) -> Tree {
+        match self {
+            Self::Own => Tree::Bool(false),
+            Self::Zone => Tree::Str("zone".into()),
+            Self::Ring => Tree::Bool(true),
+        }
+    }
+    fn schema() -> serde_json::Value {
+        serde_json::json!({"anyOf": [{"type": "boolean"}, {"enum": ["self", "zone", "ring"]}]})
+    }
+}
+
+/// Bounds what instances are forgotten by themselves.
+pub(crate) fn check_auto_forget(
+    delay: Duration,
+    heartbeat_timeout: Duration,
+    min_healthy_fraction: f64,
+    rules: &mut Rules<'_>,
+) {
+    rules.require(
+        delay.is_zero() || delay > heartbeat_timeout,
+        "auto_forget_delay",
+        "must be longer than the heartbeat timeout, or 0: others must have had the time to count an instance as dead",
+    );
+    rules.require(
+        delay.is_zero() || !heartbeat_timeout.is_zero(),
+        "auto_forget_delay",
+        "does not go with a heartbeat timeout of 0, by which nobody is ever dead",
+    );
+    rules.require(
+        (0.0..=1.0).contains(&min_healthy_fraction),
+        "auto_forget_min_healthy_fraction",
+        "must be between 0 and 1",
+    );
 }
 
 /// The most tokens that an instance may own. Its entry, at up to 5 bytes per token, then takes 320 KiB, so that even alone
@@ -53,12 +132,19 @@ section! {
         pub final_sleep: Duration = Duration::from_secs(30), "final-sleep";
         /// File that keeps the tokens over a restart; empty means none.
         pub tokens_file_path: String, "tokens-file-path";
+        /// What to do if that file cannot be read: previous (use its last copy, else as ring), ring (use the tokens that the ring
+        /// has for this instance, else new ones), regenerate (draw new ones) or fail (do not start).
+        pub tokens_file_on_corrupt: TokensFileOnCorrupt, "tokens-file-on-corrupt";
         /// Zone of this instance.
         pub availability_zone: String, "availability-zone";
         /// Remove the entry from the ring at shutdown.
         pub unregister_on_shutdown: bool = true, "unregister-on-shutdown";
-        /// Ready only while all members of the ring are healthy, until ready once.
-        pub readiness_check_ring_health: bool = true, "readiness-check-ring-health";
+        /// Whose health this instance waits for before it is ready for the first time: self (or false), zone, or ring (or true).
+        pub readiness_check_ring_health: ReadinessCheck, "readiness-check-ring-health";
+        /// Remove other instances from the ring that have not been heard of for this long; 0 means never.
+        pub auto_forget_delay: Duration = Duration::ZERO, "auto-forget-delay";
+        /// Remove nobody while less than this part of the ring is healthy.
+        pub auto_forget_min_healthy_fraction: f64 = 0.5, "auto-forget-min-healthy-fraction";
         /// Address to advertise; empty means that of the first interface found.
         pub address: String, "lifecycler.addr";
         /// Port to advertise; 0 means the gRPC listener's.
@@ -81,6 +167,9 @@ impl LifecyclerConfig {
             interface_names,
             final_sleep: _,
             tokens_file_path: _,
+            tokens_file_on_corrupt: _,
+            auto_forget_delay,
+            auto_forget_min_healthy_fraction,
             availability_zone,
             unregister_on_shutdown: _,
             readiness_check_ring_health: _,
@@ -100,6 +189,12 @@ impl LifecyclerConfig {
             !ring.zone_awareness_enabled || !availability_zone.is_empty(),
             "availability_zone",
             "is empty, but the ring is zone-aware: all instances without a zone count as one zone",
+        );
+        check_auto_forget(
+            *auto_forget_delay,
+            ring.heartbeat_timeout,
+            *auto_forget_min_healthy_fraction,
+            rules,
         );
         rules.require(!id.is_empty(), "id", "is empty: an instance needs a name that no other has");
         rules.require(

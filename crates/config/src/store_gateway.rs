@@ -6,7 +6,7 @@ use crate::{
     distributor::ShardingStrategy,
     ingester::{GrpcCompression, HealthcheckConfig, NO_TLS},
     kv::KvStoreConfig,
-    lifecycler::interfaces,
+    lifecycler::{TokensFileOnCorrupt, check_auto_forget, interfaces},
     limits::LimitsConfig,
     problems::Rules,
     schema::section,
@@ -61,6 +61,13 @@ section! {
         pub wait_instance_state_timeout: Duration = Duration::from_secs(600), "wait-instance-state-timeout";
         /// Time to stay up after leaving, so that the last metrics are scraped.
         pub final_sleep: Duration = Duration::ZERO, "final-sleep";
+        /// What to do if the tokens file cannot be read: previous (use its last copy, else as ring), ring (use the tokens that the
+        /// ring has for this instance, else new ones), regenerate (draw new ones) or fail (do not start).
+        pub tokens_file_on_corrupt: TokensFileOnCorrupt, "tokens-file-on-corrupt";
+        /// Remove other instances from the ring that have not been heard of for this long; 0 means never.
+        pub auto_forget_delay: Duration = Duration::from_secs(600), "auto-forget-delay";
+        /// Remove nobody while less than this part of the ring is healthy.
+        pub auto_forget_min_healthy_fraction: f64 = 0.5, "auto-forget-min-healthy-fraction";
         /// Name in the ring, which must be unique; this machine's name if not given.
         pub instance_id: String as Hostname = hostname(), "instance-id";
         /// Network interfaces whose address is advertised, in order of preference.
@@ -155,11 +162,15 @@ impl StoreGatewayRingConfig {
             final_sleep: _,
             instance_id,
             instance_interface_names,
+            auto_forget_delay,
+            auto_forget_min_healthy_fraction,
+            tokens_file_on_corrupt: _,
             instance_port: _,
             instance_addr,
             instance_availability_zone,
         } = self;
         heartbeats(*heartbeat_period, *heartbeat_timeout, rules);
+        check_auto_forget(*auto_forget_delay, *heartbeat_timeout, *auto_forget_min_healthy_fraction, rules);
         rules.require(*replication_factor > 0, "replication_factor", "must be at least 1");
         rules.require(
             wait_stability_min_duration <= wait_stability_max_duration,

@@ -7,9 +7,9 @@ use futures::future::select_all;
 use metrics::Unit;
 use ringkit_config::{Config, GrpcCompression, RingName};
 use ringkit_grpc::{Compression, Pool, PoolOptions};
-use ringkit_lifecycler as lifecycler;
+use ringkit_lifecycler::{self as lifecycler, Drain};
 use ringkit_ring::{Desc, Operation, Ring, RingOptions, Strategy};
-use ringkit_runtime::{CancellationToken, Cause, CollectGuard, Meter, Service, ServiceHandle};
+use ringkit_runtime::{CancellationToken, Cause, CollectGuard, Meter, Service, ServiceHandle, StopProcess};
 use ringkit_server::{IngesterRing, Process, Role};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -42,11 +42,14 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         process.stores.client::<Desc>(&kv, "distributor-lifecycler", &process.meter, &process.clock)?;
 
     let options = ring_options(&config);
+    let client_of_page = client.clone();
     let (own_ring, own_ring_service) =
         Ring::new(options, client.clone(), process.clock.clone(), &process.meter);
     let options = lifecycler::Options::distributor(&config, process.grpc_addr)?;
     let (lifecycler, member) = lifecycler::new(options, client, process.clock.clone(), &process.meter, None);
-    process.ring_page("/distributor/ring", "Distributor Ring Status", own_ring);
+    process.ring_page_with_forget("/distributor/ring", "Distributor Ring Status", own_ring, client_of_page);
+    let drain = Drain::new(member.clone(), None, Vec::new());
+    process.drains().add(drain.clone());
 
     let (pool, pool_service) = ingester_pool(&config, &ring, &process.meter);
     let distributor = Arc::new(Distributor::new(
@@ -72,6 +75,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
             part("ingester clients", Box::new(pool_service)),
             part("distributor lifecycler", Box::new(lifecycler)),
         ],
+        drain,
         _published,
     })))
 }
@@ -129,6 +133,7 @@ struct DistributorService {
     distributor: Arc<Distributor>,
     /// In the order of starting; stopped in reverse, so that the lifecycler leaves the ring first.
     parts: Vec<ServiceHandle>,
+    drain: Drain,
     _published: CollectGuard,
 }
 
@@ -149,9 +154,12 @@ impl Service for DistributorService {
         let mut until_cleanup = TICKS_BETWEEN_CLEANUPS;
         let parts = self.parts.clone();
         let mut ended = Box::pin(select_all(parts.iter().map(|part| Box::pin(part.await_terminated()))));
+        let drain = self.drain.clone();
+        let mut drained = Box::pin(async move { drain.run().await });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = &mut drained => return Err(StopProcess.into()),
                 (end, ..) = &mut ended => return end.map_err(Cause::from),
                 Ok(()) = ring_changes.changed() => self.distributor.ring_changed(),
                 _ = ticks.tick() => {

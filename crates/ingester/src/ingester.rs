@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use ringkit_config::Config;
 use ringkit_grpc::http_status;
 use ringkit_lifecycler::Handle;
 use ringkit_runtime::{CancellationToken, Clock, Families, Gate};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::head::Head;
@@ -26,6 +29,8 @@ pub(crate) struct Ingester {
     pub(crate) gate: Gate,
     pub(crate) inflight_pushes: Arc<AtomicU64>,
     pub(crate) inflight_queries: Arc<AtomicU64>,
+    /// When the last push came; `None` = never.
+    last_push: Mutex<Option<Instant>>,
     /// Samples stored per second, over all tenants.
     pub(crate) rate: Rate,
     /// Somebody wants this ingester to leave the ring and end.
@@ -78,6 +83,7 @@ impl Ingester {
             gate: Gate::new(),
             inflight_pushes: Arc::default(),
             inflight_queries: Arc::default(),
+            last_push: Mutex::default(),
             rate: Rate::default(),
             shutdown: CancellationToken::new(),
             ended: watch::Sender::new(false),
@@ -95,6 +101,20 @@ impl Ingester {
     /// 503 while the log is replayed.
     pub(crate) fn open(&self) -> Result<&Open, Status> {
         self.open.get().ok_or_else(|| http_status(503, "ingester is starting: replaying the write-ahead log"))
+    }
+
+    /// A push comes in.
+    pub(crate) fn note_push(&self) {
+        *self.last_push.lock() = Some(Instant::now());
+    }
+
+    /// How much longer nothing must come until nothing came for `quiet`; `None` if that is so already.
+    pub(crate) fn still_written_to(&self, quiet: Duration) -> Option<Duration> {
+        if self.inflight_pushes.load(Ordering::Relaxed) > 0 {
+            return Some(quiet);
+        }
+        let since = (*self.last_push.lock())?.elapsed();
+        (since < quiet).then(|| quiet - since)
     }
 
     /// Counts a query until it ends.

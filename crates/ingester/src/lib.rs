@@ -5,6 +5,7 @@
 //! system or, with `blocks_storage.tsdb.wal_sync: commit`, to the disk.
 
 mod datadir;
+mod drain;
 mod head;
 mod http;
 mod ingester;
@@ -25,17 +26,23 @@ use ringkit_lifecycler::Options;
 use ringkit_proto::client::ingester_server::IngesterServer;
 use ringkit_ring::Desc;
 use ringkit_runtime::{Cause, Families, Service};
-use ringkit_server::{Process, Role};
+use ringkit_server::{IngesterRing, Process, Role};
 
 use crate::ingester::Ingester;
 use crate::metrics::Metrics;
 use crate::service::IngesterService;
 
 /// The ingester as a module of a process.
-pub const ROLE: Role = Role { name: "ingester", visible: true, dependencies: &[], init };
+pub const ROLE: Role = Role { name: "ingester", visible: true, dependencies: &["ring"], init };
+
+/// The ingester ring has not been provided: the role was started without the role `ring`.
+#[derive(Debug, thiserror::Error)]
+#[error("the ingester needs the role `ring` in the same process")]
+struct NoRing;
 
 fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let config = Arc::clone(&process.config);
+    let ring = process.get::<IngesterRing>().map(|IngesterRing(ring)| ring).ok_or(NoRing)?;
     let options = Options::ingester(&config, process.grpc_addr)?;
     let kv = config.kv(RingName::Ingester);
     let client = process.stores.client::<Desc>(&kv, "ingester-lifecycler", &process.meter, &process.clock)?;
@@ -61,6 +68,9 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         meter: process.meter.clone(),
         dir: None,
         lifecycler: None,
+        ring,
+        drains: process.drains(),
+        drain: None,
         _collector: collector,
     })))
 }

@@ -40,6 +40,7 @@ impl Ingester {
         let open = self.open()?;
         self.accepts_pushes()?;
         let _inflight = self.begin_push()?;
+        self.note_push();
         open.log.admit().map_err(|failed| http_status(500, failed.to_string()))?;
         let (tenant, outcome) = self.store(open, tenant, &request.timeseries)?;
         if outcome.position > 0 {

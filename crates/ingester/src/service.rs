@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ringkit_config::WalSync;
-use ringkit_lifecycler::{Lifecycler, Options, RegisteredAt};
-use ringkit_ring::{Desc, InstanceDesc};
-use ringkit_runtime::{Backoff, CancellationToken, Cause, CollectGuard, Meter, Service};
+use ringkit_lifecycler::drain::Stage;
+use ringkit_lifecycler::{Drain, Lifecycler, Options, RegisteredAt};
+use ringkit_ring::{Desc, InstanceDesc, Ring};
+use ringkit_runtime::{Backoff, CancellationToken, Cause, CollectGuard, Meter, Service, StopProcess};
+use ringkit_server::Drains;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::datadir::{self, DataDir};
+use crate::drain::Emptied;
 use crate::head::{Head, Totals};
 use crate::ingester::{Ingester, Open};
 use crate::wal::{self, Disk, Files, Log, Replayed, replay};
@@ -37,6 +40,9 @@ pub(crate) struct IngesterService {
     pub(crate) meter: Meter,
     pub(crate) dir: Option<Arc<DataDir>>,
     pub(crate) lifecycler: Option<Lifecycler>,
+    pub(crate) ring: Ring,
+    pub(crate) drains: Drains,
+    pub(crate) drain: Option<Drain>,
     /// Keeps the metrics that are computed at scrape time.
     pub(crate) _collector: CollectGuard,
 }
@@ -91,13 +97,19 @@ impl Service for IngesterService {
         );
         lifecycler.start(stop).await?;
         handle.join();
+        let emptied = Emptied::new(Arc::clone(&self.ingester), self.ring.clone(), &self.ingester.config);
+        let drain = Drain::new(handle.clone(), Some(self.ring.clone()), vec![Arc::new(emptied)]);
+        self.drains.add(drain.clone());
+        self.drain = Some(drain);
         self.ingester.set_handle(handle);
         self.lifecycler = Some(lifecycler);
         Ok(())
     }
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), Cause> {
-        let Some(lifecycler) = &mut self.lifecycler else { return Ok(()) };
+        let (Some(lifecycler), Some(drain)) = (&mut self.lifecycler, self.drain.clone()) else {
+            return Ok(());
+        };
         let (ingester, dir) = (&self.ingester, self.dir.clone());
         let inner = stop.child_token();
         let life = async {
@@ -108,17 +120,19 @@ impl Service for IngesterService {
         let requested = async {
             tokio::select! {
                 () = ingester.shutdown.cancelled() => inner.cancel(),
+                () = drain.run() => inner.cancel(),
                 () = inner.cancelled() => (),
             }
         };
         let (result, (), ()) = tokio::join!(life, requested, maintain(ingester, dir, inner.clone()));
-        result
+        if drain.progress().stage == Stage::Done { Err(StopProcess.into()) } else { result }
     }
 
     async fn stop(&mut self, failure: Option<&Cause>) -> Result<(), Cause> {
         // Samples are taken until nobody sends any more: first the ring is told, then the door is closed.
         let left = match &mut self.lifecycler {
-            Some(lifecycler) => lifecycler.stop(failure).await,
+            // A drained ingester has not failed: it leaves like any other.
+            Some(lifecycler) => lifecycler.stop(failure.filter(|failure| !failure.is::<StopProcess>())).await,
             None => Ok(()),
         };
         self.ingester.gate.close().await;

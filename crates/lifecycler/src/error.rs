@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use ringkit_ring::State;
 
+use crate::tokens_file::Problem;
+
 /// Why something about an instance's life failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,12 +46,12 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// The tokens file cannot be read or written.
+    /// The tokens file cannot be read, used or written.
     #[error("tokens file `{}`: {problem}", path.display())]
     TokensFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        problem: String,
+        /// What is wrong, and what to do.
+        problem: Problem,
     },
 }

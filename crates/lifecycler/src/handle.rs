@@ -110,7 +110,8 @@ impl Shared {
             tokens: &tokens,
             heartbeat_timeout: self.options.heartbeat_timeout,
             min_ready_duration: self.options.min_ready_duration,
-            check_ring_health: self.options.readiness_check_ring_health,
+            zone: &self.options.zone,
+            check: self.options.readiness_check,
         };
         self.readiness.lock().check(&subject, self.elapsed(), self.clock.now_secs())
     }
@@ -124,6 +125,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// The instance's id in the ring.
+    pub fn id(&self) -> &str {
+        &self.shared.options.id
+    }
+
     /// The state the instance considers itself in; the ring may lag behind.
     pub fn state(&self) -> State {
         self.shared.status.borrow().state

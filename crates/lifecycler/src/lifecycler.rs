@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use ringkit_kv::{Client, Update, Watch};
+use ringkit_kv::{Client, Decision, Update, Watch};
 use ringkit_ring::{Desc, InstanceDesc};
 use ringkit_runtime::{Backoff, CancellationToken, Cause, Clock, Meter, Service};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
+use crate::forget::{Ghost, Ghosts, Verdict};
 use crate::handle::{ChangeState, Handle, MAX_QUEUED_CHANGES, Shared, Status};
 use crate::machine::{Action, Event, Machine, Notice, Now};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::readiness::Part;
-use crate::tokens_file::{self, TokensFile};
+use crate::tokens_file::{self, Loaded, TokensFile};
 
 /// One call to the store, and one write with all its attempts. The service handles nothing else while a write is under
 /// way, so this also bounds how long a hanging store delays the shutdown.
@@ -46,7 +47,16 @@ pub fn new(
     let shared = Arc::new(Shared::new(options, clock, metrics));
     let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHANGES);
     let follower = Follower::new(client.clone(), shared.options.key.clone());
+    let ghosts = shared
+        .options
+        .auto_forget
+        .or_else(|| shared.options.delegates.iter().find_map(|delegate| delegate.auto_forget()))
+        .and_then(|rules| {
+            Ghosts::new(rules, shared.options.heartbeat_timeout, shared.options.heartbeat_period)
+        });
     let lifecycler = Lifecycler {
+        ghosts,
+        handle: Handle { shared: Arc::clone(&shared), changes: sender.clone() },
         machine: Machine::new(shared.options.clone(), None, 0),
         seed: seed.unwrap_or_else(rand::random),
         synced: Some(client.synced()),
@@ -72,6 +82,10 @@ pub struct Lifecycler {
     seed: u64,
     synced: Option<watch::Receiver<bool>>,
     follower: Follower,
+    /// Who is to be forgotten, if anybody ever is.
+    ghosts: Option<Ghosts>,
+    /// For delegates.
+    handle: Handle,
     changes: mpsc::Receiver<ChangeState>,
     /// Changes of state that the ring does not know yet.
     unanswered: Vec<ChangeState>,
@@ -82,8 +96,16 @@ pub struct Lifecycler {
 #[async_trait]
 impl Service for Lifecycler {
     async fn start(&mut self, _stop: &CancellationToken) -> Result<(), Cause> {
-        let file = load_tokens(&self.shared.options).await;
-        self.machine = Machine::new(self.shared.options.clone(), file, self.seed);
+        let options = self.shared.options.clone();
+        for delegate in options.delegates.iter() {
+            let (delegate, id) = (Arc::clone(delegate), options.id.clone());
+            tokio::task::spawn_blocking(move || delegate.prepare(&id)).await??;
+        }
+        let loaded = load_tokens(&options).await?;
+        self.machine = Machine::new(options, loaded.file, self.seed);
+        if loaded.regenerate {
+            self.machine.draw_anew();
+        }
         Ok(())
     }
 
@@ -94,6 +116,16 @@ impl Service for Lifecycler {
 
     async fn stop(&mut self, failure: Option<&Cause>) -> Result<(), Cause> {
         if failure.is_none() {
+            let (delegates, handle) = (self.shared.options.delegates.clone(), self.handle.clone());
+            if !delegates.is_empty() {
+                // Heartbeats and changes of state go on meanwhile.
+                self.live(async move {
+                    for delegate in delegates.iter() {
+                        delegate.on_stopping(&handle).await;
+                    }
+                })
+                .await;
+            }
             self.handle(Event::Stop);
             self.live(pending()).await;
         }
@@ -165,6 +197,9 @@ impl Lifecycler {
     fn report(&mut self, before: ringkit_ring::State) {
         let options = &self.shared.options;
         while let Some(notice) = self.machine.poll_notice() {
+            if matches!(notice, Notice::Rival { .. }) {
+                self.shared.metrics.rivals.increment(1);
+            }
             log_notice(options, &notice);
         }
         let after = self.machine.state();
@@ -178,6 +213,10 @@ impl Lifecycler {
             Ok(update) if update.value.is_some() && update.version < self.version => (),
             Ok(update) => {
                 self.set_store_problem(Part::Watch, None);
+                let elapsed = self.shared.elapsed();
+                if let (Some(ghosts), Some(ring)) = (&mut self.ghosts, &update.value) {
+                    ghosts.saw(elapsed, ring);
+                }
                 self.shared.saw_ring(update.value.clone());
                 self.handle(Event::Ring(update.value));
             }
@@ -188,7 +227,7 @@ impl Lifecycler {
     async fn perform(&mut self, action: Action) {
         match action {
             Action::Write { entry, heartbeat, decisive } => self.write(&entry, heartbeat, decisive).await,
-            Action::Save(file) => save_tokens(&self.shared.options, file).await,
+            Action::Save(file) => self.save(file).await,
             Action::Remove => self.remove().await,
             Action::Finished => (),
         }
@@ -212,6 +251,9 @@ impl Lifecycler {
                 self.handle(Event::Written(Arc::clone(&view.value)));
                 self.publish_status();
                 self.shared.saw_ring(Some(view.value));
+                if heartbeat {
+                    self.forget_ghosts().await;
+                }
             }
             Err(error) => {
                 self.set_store_problem(Part::Write, Some(&error));
@@ -221,6 +263,71 @@ impl Lifecycler {
                     drop(change.reply.send(Err(Error::Unpublished { state, cause })));
                 }
             }
+        }
+    }
+
+    async fn save(&mut self, file: TokensFile) {
+        let options = &self.shared.options;
+        for delegate in options.delegates.iter() {
+            let (delegate, id, tokens) = (Arc::clone(delegate), options.id.clone(), file.tokens.clone());
+            let state = self.machine.state();
+            let told = tokio::task::spawn_blocking(move || delegate.on_tokens(&id, &tokens, state)).await;
+            if let Ok(Err(error)) = told {
+                warn!(ring = options.name, instance = options.id, %error, "a delegate cannot keep the tokens");
+            }
+        }
+        save_tokens(options, file).await;
+    }
+
+    /// Removes those of whom nobody has heard for long, unless they are heard of at the last moment.
+    async fn forget_ghosts(&mut self) {
+        let (shared, elapsed) = (Arc::clone(&self.shared), self.shared.elapsed());
+        let (options, metrics) = (&shared.options, &shared.metrics);
+        let Some(ghosts) = &mut self.ghosts else { return };
+        ghosts.sign_of_life(elapsed);
+        let ghosts = match ghosts.verdict(&options.id) {
+            Verdict::Forget(ghosts) if ghosts.is_empty() => return,
+            Verdict::Forget(ghosts) => ghosts,
+            Verdict::HeldBack { ghosts, healthy, of } => {
+                metrics.forgetting_held_back.increment(1);
+                warn!(
+                    ring = options.name,
+                    ghosts,
+                    healthy,
+                    of,
+                    "instances are silent for long, but too few are healthy to forget any"
+                );
+                return;
+            }
+        };
+        let decide = |ring: Option<&Desc>| {
+            let silent = |ghost: &&Ghost| {
+                let entry = ring.and_then(|ring| ring.get(&ghost.id));
+                entry.is_some_and(|entry| entry.timestamp == ghost.timestamp)
+            };
+            let gone: Vec<Ghost> = ghosts.iter().filter(silent).cloned().collect();
+            let (Some(ring), false) = (ring, gone.is_empty()) else { return Decision::Keep(gone) };
+            let mut ring = ring.clone();
+            for ghost in &gone {
+                ring.remove(&ghost.id);
+            }
+            Decision::Write(ring, gone)
+        };
+        match self.client.cas(&options.key, decide).await {
+            Ok(outcome) => {
+                for ghost in outcome.result {
+                    metrics.forgotten.increment(1);
+                    info!(
+                        ring = options.name,
+                        instance = %ghost.id,
+                        by = options.id,
+                        silent_for = ?ghost.silent_for,
+                        "forgot an instance that nobody has heard of for long"
+                    );
+                }
+            }
+            // The next heartbeat tries again.
+            Err(error) => debug!(ring = options.name, %error, "cannot forget instances"),
         }
     }
 
@@ -303,6 +410,14 @@ fn log_notice(options: &Options, notice: &Notice) {
             ?waited,
             "an instance is alive and has not chosen tokens for too long: not waiting for it any more"
         ),
+        Notice::Rival { addr } => error!(
+            ring,
+            instance,
+            own_addr = options.addr,
+            rival_addr = addr,
+            "another process lives under the id of this one, and both write the same entry: stop one of them, or give it an \
+             id of its own"
+        ),
         Notice::TooFewTokens { wanted, available } => warn!(
             ring,
             instance,
@@ -313,25 +428,23 @@ fn log_notice(options: &Options, notice: &Notice) {
     }
 }
 
-async fn load_tokens(options: &Options) -> Option<TokensFile> {
-    let path = options.tokens_file_path.clone()?;
-    let loaded = tokio::task::spawn_blocking(move || tokens_file::load(&path)).await;
-    match loaded {
-        Ok(Ok(Some(file))) => {
-            info!(tokens = file.tokens.len(), state = %file.previous_state, "loaded the tokens file");
-            Some(file)
-        }
-        Ok(Err(error)) => {
-            warn!(%error, "ignoring the tokens file; it is replaced after the next join");
-            None
-        }
-        Ok(Ok(None)) | Err(_) => None,
+async fn load_tokens(options: &Options) -> Result<Loaded, Cause> {
+    let Some(path) = options.tokens_file_path.clone() else { return Ok(Loaded::default()) };
+    let (id, on_corrupt) = (options.id.clone(), options.on_corrupt);
+    let loaded = tokio::task::spawn_blocking(move || tokens_file::load_or(&path, &id, on_corrupt)).await??;
+    if let Some(problem) = &loaded.problem {
+        warn!(%problem, "the tokens file is not as it was saved");
     }
+    if let Some(file) = &loaded.file {
+        info!(tokens = file.tokens.len(), state = %file.previous_state, "loaded the tokens file");
+    }
+    Ok(loaded)
 }
 
 async fn save_tokens(options: &Options, file: TokensFile) {
     let Some(path) = options.tokens_file_path.clone() else { return };
-    let saved = tokio::task::spawn_blocking(move || tokens_file::save(&path, &file)).await;
+    let id = options.id.clone();
+    let saved = tokio::task::spawn_blocking(move || tokens_file::save(&path, &id, &file)).await;
     if let Ok(Err(error)) = saved {
         warn!(%error, "the tokens would not survive the loss of the ring");
     }
@@ -407,5 +520,7 @@ impl Follower {
     }
 }
 
+#[cfg(test)]
+mod delegated;
 #[cfg(test)]
 mod tests;

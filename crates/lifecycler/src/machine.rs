@@ -97,6 +97,11 @@ pub enum Notice {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// Another process lives under the same id, at this address.
+    Rival {
+        /// Where.
+        addr: String,
+    },
     /// There are not as many tokens as wanted. It joins with those that there are; with none it stays PENDING and tries
     /// again.
     TooFewTokens {
@@ -173,6 +178,8 @@ pub struct Machine {
     /// Whether the tokens were joined with, and whether the file knows.
     joined_once: bool,
     save_due: bool,
+    /// Whether what the ring has for us does not count.
+    draws_anew: bool,
 
     synced: bool,
     /// The newest look at the ring, and whether there was one.
@@ -190,6 +197,9 @@ pub struct Machine {
     timestamp_moved_at: Duration,
     /// Newest timestamp seen on the own entry.
     seen_timestamp: i64,
+    /// When another process was last seen to write the own entry, and when that was last told.
+    rival_seen_at: Option<Duration>,
+    rival_told_at: Option<Duration>,
 }
 
 impl Machine {
@@ -232,6 +242,7 @@ impl Machine {
             unverified: BTreeSet::new(),
             joined_once: false,
             save_due: false,
+            draws_anew: false,
             synced: false,
             ring: Arc::default(),
             ring_known: false,
@@ -244,9 +255,16 @@ impl Machine {
             last_timestamp: 0,
             timestamp_moved_at: Duration::ZERO,
             seen_timestamp: 0,
+            rival_seen_at: None,
+            rival_told_at: None,
             options,
             file,
         }
+    }
+
+    /// Before the start: the tokens that the ring has for the instance are not taken over either.
+    pub fn draw_anew(&mut self) {
+        self.draws_anew = true;
     }
 
     /// The state the instance considers itself in; the ring may lag behind.

@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
-use ringkit_ring::State;
 use ringkit_runtime::Meter;
 
 use crate::options::Options;
 
-/// What a lifecycler reports. A member that is activated from outside has Cortex's names of the basic lifecycler.
+/// What a lifecycler reports.
 pub(crate) struct Metrics {
     heartbeats: Counter,
     counts_only_successes: bool,
     pub(crate) tokens_owned: Gauge,
     pub(crate) tokens_to_own: Gauge,
     pub(crate) store_errors: Counter,
+    pub(crate) forgotten: Counter,
+    pub(crate) forgetting_held_back: Counter,
+    pub(crate) rivals: Counter,
     flush_succeeded: Histogram,
     flush_failed: Histogram,
 }
@@ -22,7 +24,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(meter: &Meter, options: &Options) -> Self {
         let meter = meter.with("name", options.name);
-        let basic = options.join_as == State::Joining;
+        let basic = options.basic_metrics;
         let (heartbeats, help, owned, to_own) = if basic {
             (
                 "cortex_ring_member_heartbeats_total",
@@ -54,6 +56,21 @@ impl Metrics {
                 "ringkit_lifecycler_store_errors_total",
                 Unit::Count,
                 "Failures of the key-value store that were met and will be tried again.",
+            ),
+            forgotten: meter.counter(
+                "ringkit_lifecycler_forgotten_total",
+                Unit::Count,
+                "Instances that this one removed from the ring because they were silent for too long.",
+            ),
+            forgetting_held_back: meter.counter(
+                "ringkit_lifecycler_forgetting_held_back_total",
+                Unit::Count,
+                "Heartbeats at which instances were not removed from the ring because too few others are healthy.",
+            ),
+            rivals: meter.counter(
+                "ringkit_lifecycler_rivals_total",
+                Unit::Count,
+                "Times that another process was found to live under the id of this one.",
             ),
             flush_succeeded: flush("success"),
             flush_failed: flush("fail"),

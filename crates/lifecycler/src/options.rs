@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringkit_config::{AutoDuration, Config, TokensGeneratorStrategy};
+use ringkit_config::{AutoDuration, Config, ReadinessCheck, TokensFileOnCorrupt, TokensGeneratorStrategy};
 use ringkit_ring::{SpreadMinimizing, State};
 
 use crate::address::{self, Wanted};
+use crate::delegate::{Delegate, Delegates, InstanceRegister, LeaveOnStopping, TokensPersistency};
 use crate::error::Error;
+use crate::forget::AutoForget;
+use crate::tokens_file::OnCorrupt;
 
 /// How one instance lives in one ring.
 #[derive(Clone, Debug)]
@@ -44,8 +47,17 @@ pub struct Options {
     pub tokens_file_path: Option<PathBuf>,
     /// Whether the entry is removed at the end. [`crate::Handle::set_unregister_on_shutdown`] changes it.
     pub unregister_on_shutdown: bool,
-    /// Whether readiness asks for all instances of the ring, or for this one only.
-    pub readiness_check_ring_health: bool,
+    /// What to do when the tokens file cannot be read.
+    pub on_corrupt: OnCorrupt,
+    /// Whose health readiness asks for.
+    pub readiness_check: ReadinessCheck,
+    /// When others are removed from the ring; `None` = never, unless a delegate wants it.
+    pub auto_forget: Option<AutoForget>,
+    /// Whether metrics have the names that Cortex gives those of a basic lifecycler.
+    pub basic_metrics: bool,
+    /// Who decides instead of the rules of an ingester; with any of them, [`Options::join_as`], [`Options::auto_join`] and
+    /// [`Options::tokens_file_path`] mean nothing.
+    pub delegates: Delegates,
     /// Whether to join without waiting for [`crate::Handle::join`].
     pub auto_join: bool,
     /// From where the registration time of a new entry comes.
@@ -121,7 +133,14 @@ impl Options {
             final_sleep: lifecycler.final_sleep,
             tokens_file_path: (!path.is_empty()).then(|| path.into()),
             unregister_on_shutdown: lifecycler.unregister_on_shutdown,
-            readiness_check_ring_health: lifecycler.readiness_check_ring_health,
+            on_corrupt: lifecycler.tokens_file_on_corrupt.into(),
+            readiness_check: lifecycler.readiness_check_ring_health,
+            auto_forget: auto_forget(
+                lifecycler.auto_forget_delay,
+                lifecycler.auto_forget_min_healthy_fraction,
+            ),
+            basic_metrics: false,
+            delegates: Delegates::default(),
             auto_join: false,
             registered_at: RegisteredAt::Now,
             join_as: State::Active,
@@ -158,7 +177,15 @@ impl Options {
             final_sleep: Duration::ZERO,
             tokens_file_path: None,
             unregister_on_shutdown: true,
-            readiness_check_ring_health: false,
+            on_corrupt: OnCorrupt::Ring,
+            readiness_check: ReadinessCheck::Own,
+            auto_forget: auto_forget(ring.auto_forget_delay, ring.auto_forget_min_healthy_fraction),
+            // Cortex runs its larger lifecycler here, and names its metrics so.
+            basic_metrics: false,
+            delegates: Delegates::new([
+                Arc::new(InstanceRegister(State::Active)) as Arc<dyn Delegate>,
+                Arc::new(LeaveOnStopping),
+            ]),
             auto_join: true,
             registered_at: RegisteredAt::Now,
             join_as: State::Active,
@@ -182,6 +209,12 @@ impl Options {
             interfaces_key: "store_gateway.sharding_ring.instance_interface_names",
         };
         let path = &ring.tokens_file_path;
+        let mut delegates: Vec<Arc<dyn Delegate>> = vec![Arc::new(InstanceRegister(State::Joining))];
+        if !path.is_empty() {
+            let on_corrupt = ring.tokens_file_on_corrupt.into();
+            delegates.push(Arc::new(TokensPersistency::new(path, State::Joining, on_corrupt)));
+        }
+        delegates.push(Arc::new(LeaveOnStopping));
         Ok(Self {
             name: "store-gateway",
             key: "store-gateway".into(),
@@ -196,13 +229,74 @@ impl Options {
             join_after: AutoDuration::Auto,
             min_ready_duration: Duration::ZERO,
             final_sleep: ring.final_sleep,
-            tokens_file_path: (!path.is_empty()).then(|| path.into()),
+            tokens_file_path: None,
             unregister_on_shutdown: !ring.keep_instance_in_the_ring_on_shutdown,
-            readiness_check_ring_health: false,
+            on_corrupt: OnCorrupt::Ring,
+            readiness_check: ReadinessCheck::Own,
+            auto_forget: auto_forget(ring.auto_forget_delay, ring.auto_forget_min_healthy_fraction),
+            basic_metrics: true,
+            delegates: Delegates::new(delegates),
             auto_join: true,
             registered_at: RegisteredAt::Now,
             join_as: State::Joining,
         })
+    }
+}
+
+impl Options {
+    /// An instance of a service of one's own: called `id` in the ring under `key`, reached at `addr`, with `num_tokens`
+    /// tokens, whose life `delegates` decide. It beats every 15 seconds and is dead after a minute without; every field may be
+    /// changed before it is started.
+    ///
+    /// `name` is the metric label.
+    pub fn basic(
+        name: &'static str,
+        key: impl Into<String>,
+        id: impl Into<String>,
+        addr: impl Into<String>,
+        num_tokens: usize,
+        delegates: Delegates,
+    ) -> Self {
+        Self {
+            name,
+            key: key.into(),
+            id: id.into(),
+            addr: addr.into(),
+            zone: String::new(),
+            num_tokens,
+            token_choice: TokenChoice::Random,
+            heartbeat_period: Duration::from_secs(15),
+            heartbeat_timeout: Duration::from_secs(60),
+            observe_period: AutoDuration::Auto,
+            join_after: AutoDuration::Auto,
+            min_ready_duration: Duration::ZERO,
+            final_sleep: Duration::ZERO,
+            tokens_file_path: None,
+            unregister_on_shutdown: true,
+            on_corrupt: OnCorrupt::Previous,
+            readiness_check: ReadinessCheck::Own,
+            auto_forget: None,
+            basic_metrics: true,
+            delegates,
+            auto_join: true,
+            registered_at: RegisteredAt::Now,
+            join_as: State::Active,
+        }
+    }
+}
+
+fn auto_forget(after: Duration, min_healthy_fraction: f64) -> Option<AutoForget> {
+    (!after.is_zero()).then_some(AutoForget { after, min_healthy_fraction })
+}
+
+impl From<TokensFileOnCorrupt> for OnCorrupt {
+    fn from(configured: TokensFileOnCorrupt) -> Self {
+        match configured {
+            TokensFileOnCorrupt::Previous => Self::Previous,
+            TokensFileOnCorrupt::Ring => Self::Ring,
+            TokensFileOnCorrupt::Regenerate => Self::Regenerate,
+            TokensFileOnCorrupt::Fail => Self::Fail,
+        }
     }
 }
 
@@ -271,6 +365,7 @@ mod tests {
         config.store_gateway.sharding_ring.keep_instance_in_the_ring_on_shutdown = true;
         let options = Options::store_gateway(&config, GRPC).unwrap();
         assert_eq!((options.num_tokens, options.join_as), (512, State::Joining));
+        assert!(!options.delegates.is_empty() && options.auto_forget.is_some());
         assert_eq!((options.key.as_str(), options.unregister_on_shutdown), ("store-gateway", false));
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringkit_config::ReadinessCheck;
 use ringkit_ring::{Desc, Tokens};
 
 /// What readiness depends on. Once ready, an instance stays ready: later trouble of others must not take it out of
@@ -30,7 +31,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) tokens: &'a Tokens,
     pub(crate) heartbeat_timeout: Duration,
     pub(crate) min_ready_duration: Duration,
-    pub(crate) check_ring_health: bool,
+    pub(crate) zone: &'a str,
+    pub(crate) check: ReadinessCheck,
 }
 
 impl Readiness {
@@ -89,15 +91,24 @@ impl Readiness {
         let Some(ring) = ring else {
             return Err("no ring returned from the KV store".into());
         };
-        let result = if subject.check_ring_health {
-            ring.check_ready(unix_secs, subject.heartbeat_timeout)
-        } else {
-            let Some(own) = ring.get(subject.id) else {
-                return Err(format!("instance {} not found in the ring", subject.id));
-            };
-            own.check_ready(unix_secs, subject.heartbeat_timeout)
-        };
-        result.map_err(|reason| reason.to_string())
+        let own =
+            || ring.get(subject.id).ok_or_else(|| format!("instance {} not found in the ring", subject.id));
+        match subject.check {
+            ReadinessCheck::Ring => {
+                ring.check_ready(unix_secs, subject.heartbeat_timeout).map_err(|reason| reason.to_string())
+            }
+            ReadinessCheck::Own => {
+                own()?.check_ready(unix_secs, subject.heartbeat_timeout).map_err(|reason| reason.to_string())
+            }
+            ReadinessCheck::Zone => {
+                own()?;
+                let neighbours = ring.iter().filter(|(_, entry)| entry.zone == subject.zone);
+                neighbours.into_iter().try_for_each(|(id, entry)| {
+                    let ready = entry.check_ready(unix_secs, subject.heartbeat_timeout);
+                    ready.map_err(|reason| format!("in the zone `{}`, instance {id}: {reason}", subject.zone))
+                })
+            }
+        }
     }
 }
 

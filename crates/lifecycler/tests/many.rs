@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use ringkit_config::{AutoDuration, ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout};
+use ringkit_config::{
+    AutoDuration, ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout, ReadinessCheck,
+};
 use ringkit_kv::{Stores, Value as _};
-use ringkit_lifecycler::{Handle, Options, RegisteredAt, TokenChoice};
+use ringkit_lifecycler::tokens_file::OnCorrupt;
+use ringkit_lifecycler::{Delegates, Handle, Options, RegisteredAt, TokenChoice};
 use ringkit_ring::{Desc, State};
 use ringkit_runtime::{Clock, Meter, ServiceHandle};
 use ringkit_testkit::{Consul, Etcd, Proxy};
@@ -82,7 +85,11 @@ fn start(
         final_sleep: Duration::ZERO,
         tokens_file_path: None,
         unregister_on_shutdown: true,
-        readiness_check_ring_health: false,
+        on_corrupt: OnCorrupt::Ring,
+        readiness_check: ReadinessCheck::Own,
+        auto_forget: None,
+        basic_metrics: false,
+        delegates: Delegates::default(),
         auto_join: true,
         registered_at: RegisteredAt::Now,
         join_as: State::Active,
@@ -209,6 +216,8 @@ async fn beat(config: KvStoreConfig, proxy: Proxy, number: u32) {
     let stores: Vec<Stores> = (0..PROCESSES).map(|_| Stores::new()).collect();
     let mut instances = Vec::new();
     for instance in 0..number {
+        // Not all at once: that is another test.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         instances.push(start(
             &config,
             &stores[instance as usize % PROCESSES],

@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::admin::Admin;
 use crate::dead::Dead;
+use crate::drain;
 use crate::error::Error;
 use crate::process::{Process, Role};
 use crate::ready::Ready;
@@ -147,6 +148,9 @@ impl AppBuilder {
         let targets = self.targets.unwrap_or_else(|| config.target.clone());
         let group = modules(&self.roles, shell)?.init(&targets, &mut process)?;
 
+        let drains = process.drains();
+        process.http(drain::routes(drains.clone()));
+        process.admin(drain::admin_routes(drains));
         let Process { routers, grpc: services, links, checks, stores, stop_deadlines, provided, .. } =
             process;
         let ready = Ready::new(&group, checks, stores);

@@ -5,6 +5,7 @@ mod admin;
 mod app;
 mod args;
 mod dead;
+mod drain;
 mod error;
 mod grpc;
 mod http;
@@ -23,6 +24,7 @@ pub mod telemetry;
 pub mod tenant;
 
 pub use self::app::{App, AppBuilder};
+pub use self::drain::Drains;
 pub use self::error::Error;
 pub use self::process::{Process, Role, RoleInit};
 pub use self::rings::IngesterRing;

@@ -17,6 +17,7 @@ use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 
 use crate::admin::Admin;
+use crate::drain::Drains;
 use crate::pages;
 
 /// Builds a role; may return no service.
@@ -58,6 +59,7 @@ pub struct Process {
     pub(crate) checks: Vec<Check>,
     pub(crate) stop_deadlines: BTreeMap<&'static str, Duration>,
     pub(crate) provided: Provided,
+    pub(crate) drains: Drains,
 }
 
 /// Handles that roles left, by their type.
@@ -118,7 +120,13 @@ impl Process {
             checks: Vec::new(),
             stop_deadlines: BTreeMap::new(),
             provided: Provided::default(),
+            drains: Drains::default(),
         }
+    }
+
+    /// Where instances are added that `/drain` takes out of service.
+    pub fn drains(&self) -> Drains {
+        self.drains.clone()
     }
 
     /// Adds HTTP routes, as absolute paths below `server.http_path_prefix`. A path that another role serves as well

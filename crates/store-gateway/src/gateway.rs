@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ringkit_lifecycler::Handle;
+use ringkit_lifecycler::{Drain, Handle};
 use ringkit_ring::{Operation, Ring, State};
-use ringkit_runtime::{CancellationToken, Cause, Service, ServiceHandle, ServiceState};
+use ringkit_runtime::{CancellationToken, Cause, Service, ServiceHandle, ServiceState, StopProcess};
 use tracing::{info, warn};
 
 use crate::stability;
@@ -27,6 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) lifecycler: ServiceHandle,
     pub(crate) ring: Ring,
     pub(crate) handle: Handle,
+    pub(crate) drain: Drain,
     /// Its own id in the ring.
     pub(crate) id: String,
     pub(crate) waits: Waits,
@@ -58,6 +59,7 @@ impl Service for Gateway {
         let [reader, lifecycler] = &mut parts;
         tokio::select! {
             () = stop.cancelled() => Ok(()),
+            () = self.drain.run() => Err(StopProcess.into()),
             _ = reader.wait_for(|state| *state > ServiceState::Running) => Err(ended(&self.reader)),
             _ = lifecycler.wait_for(|state| *state > ServiceState::Running) => Err(ended(&self.lifecycler)),
         }

@@ -9,7 +9,7 @@ mod stability;
 use std::sync::Arc;
 
 use ringkit_config::RingName;
-use ringkit_lifecycler::Options;
+use ringkit_lifecycler::{Drain, Options};
 use ringkit_ring::{Desc, Ring, RingOptions, Strategy};
 use ringkit_runtime::{Cause, Service, ServiceHandle};
 use ringkit_server::{Process, Role};
@@ -49,11 +49,19 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     };
 
     let client = process.stores.client::<Desc>(&kv, "store-gateway", &process.meter, &process.clock)?;
+    let client_of_page = client.clone();
     let (ring, ring_service) = Ring::new(reader, client.clone(), process.clock.clone(), &process.meter);
     let (lifecycler, handle) =
         ringkit_lifecycler::new(options, client, process.clock.clone(), &process.meter, None);
 
-    process.ring_page("/store-gateway/ring", "Store Gateway Ring Status", ring.clone());
+    process.ring_page_with_forget(
+        "/store-gateway/ring",
+        "Store Gateway Ring Status",
+        ring.clone(),
+        client_of_page,
+    );
+    let drain = Drain::new(handle.clone(), None, Vec::new());
+    process.drains().add(drain.clone());
     process.provide(StoreGatewayRing(ring.clone()));
     let readiness = handle.clone();
     process.ready_check("store-gateway", move || readiness.ready());
@@ -63,6 +71,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         lifecycler: ServiceHandle::new("store-gateway lifecycler", Box::new(lifecycler)),
         ring,
         handle,
+        drain,
         id,
         waits: Waits {
             state: ring_config.wait_instance_state_timeout,

@@ -83,8 +83,15 @@ pub async fn request(
         head += "\r\n";
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body).await?;
-        let mut answer = Vec::new();
-        stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+        // Servers that keep the connection although they were asked not to say how long the answer is.
+        let (mut answer, mut whole) = (Vec::new(), None);
+        let mut stream = stream.take(MAX_ANSWER_BYTES);
+        while stream.read_buf(&mut answer).await? > 0 {
+            whole = whole.or_else(|| announced(&answer));
+            if whole.is_some_and(|whole| answer.len() >= whole) {
+                break;
+            }
+        }
         Ok::<_, std::io::Error>(answer)
     };
     let answer = match timeout(TIMEOUT, exchange).await {
@@ -93,6 +100,14 @@ pub async fn request(
         Err(_) => return Err(fail(format!("no answer within {TIMEOUT:?}"))),
     };
     parse(&answer).ok_or_else(|| fail("the answer is incomplete or no HTTP/1.1".to_owned()))
+}
+
+/// The length of an answer, head included, once its head is there and tells.
+fn announced(answer: &[u8]) -> Option<usize> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).ok()?.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"))?;
+    Some(end + 4 + length.trim().parse::<usize>().ok()?)
 }
 
 fn parse(answer: &[u8]) -> Option<Answer> {

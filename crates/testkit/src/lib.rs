@@ -5,10 +5,11 @@
 //! happens while a test is failing, the last lines of each process' output are printed.
 //!
 //! - [`process`]: a child process with captured output and signals; [`prometheus`], [`consul`], [`etcd`]: the real ones;
-//!   [`certs`]: what they show to each other
+//!   [`certs`]: what they show to each other; [`browser`]: Chromium
 //! - [`ports`]: listeners and port numbers from the operating system; [`net`]: the proxy; [`http`]: a client in 150 lines
 //! - [`time`]: [`eventually`], [`eventually_ok`]
 
+pub mod browser;
 pub mod certs;
 pub mod consul;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod prometheus;
 pub mod time;
 
+pub use browser::Browser;
 pub use certs::Certs;
 pub use consul::Consul;
 pub use error::Error;

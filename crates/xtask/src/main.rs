@@ -64,6 +64,8 @@ const BUILD: &[Need] = &[
 const TEST: &[Need] = &[
     Need { program: "prometheus", package: "prometheus", why: "tests write from and read into a real one" },
     Need { program: "etcd", package: "etcd-server", why: "tests talk to a real one" },
+    Need { program: "chromium", package: "chromium", why: "tests look at pages with it" },
+    Need { program: "chromedriver", package: "chromium-driver", why: "tests click with it" },
     Need { program: "promtool", package: "prometheus", why: "tests check files with it" },
 ];
 
@@ -101,8 +103,8 @@ fn soak(args: &[String]) -> Result<(), String> {
     install::ensure(BUILD)?;
     install::ensure(TEST)?;
     install::ensure_consul()?;
-    let cargo = ["test", "--release", "--workspace", "--lib", "--bins", "--tests"];
-    Step::cargo(&["build", "--release", "--workspace", "--bins", "--tests"]).run()?;
+    let cargo = ["test", "--profile", "soak", "--workspace", "--lib", "--bins", "--tests"];
+    Step::cargo(&["build", "--profile", "soak", "--workspace", "--bins", "--tests"]).run()?;
     if args.iter().any(|arg| arg == "--list") {
         return Step::cargo(&cargo).args(&["--", "soak", "--ignored", "--list", "--format=terse"]).run();
     }

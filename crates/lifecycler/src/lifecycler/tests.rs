@@ -2,19 +2,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
-use ringkit_config::AutoDuration;
+use ringkit_config::{AutoDuration, ReadinessCheck};
 use ringkit_kv::{Applied, Change, InMemory, Key, Precondition, Store, Stored, Subscription};
 use ringkit_ring::{RingOptions, Snapshot, State};
 use ringkit_runtime::{ServiceHandle, ServiceState};
 use tokio::time::{advance, sleep, timeout};
 
 use super::*;
+use crate::delegate::Delegates;
 use crate::options::{RegisteredAt, TokenChoice};
+use crate::tokens_file::OnCorrupt;
 
 /// The wall time at which tests begin, in Unix seconds.
 const START: i64 = 1_700_000_000;
 
-fn options(id: &str) -> Options {
+pub(super) fn options(id: &str) -> Options {
     Options {
         name: "ingester",
         key: "ring".into(),
@@ -31,7 +33,11 @@ fn options(id: &str) -> Options {
         final_sleep: Duration::ZERO,
         tokens_file_path: None,
         unregister_on_shutdown: true,
-        readiness_check_ring_health: true,
+        on_corrupt: OnCorrupt::Ring,
+        readiness_check: ReadinessCheck::Ring,
+        auto_forget: None,
+        basic_metrics: false,
+        delegates: Delegates::default(),
         auto_join: true,
         registered_at: RegisteredAt::Now,
         join_as: State::Active,
@@ -40,7 +46,7 @@ fn options(id: &str) -> Options {
 
 /// A store that fails or hangs on demand and remembers who wrote when.
 #[derive(Default)]
-struct TestStore {
+pub(super) struct TestStore {
     inner: InMemory,
     is_down: AtomicBool,
     hangs: AtomicBool,
@@ -114,27 +120,27 @@ impl Store for TestStore {
 }
 
 /// Instances on one store, in virtual time.
-struct World {
-    store: Arc<TestStore>,
-    clock: Clock,
-    meter: Meter,
+pub(super) struct World {
+    pub(super) store: Arc<TestStore>,
+    pub(super) clock: Clock,
+    pub(super) meter: Meter,
 }
 
-struct Instance {
-    service: ServiceHandle,
-    handle: Handle,
+pub(super) struct Instance {
+    pub(super) service: ServiceHandle,
+    pub(super) handle: Handle,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { store: Arc::default(), clock: Clock::paused_at(START * 1000), meter: Meter::disabled() }
     }
 
-    fn client(&self) -> Client<Desc> {
+    pub(super) fn client(&self) -> Client<Desc> {
         Client::new(Arc::clone(&self.store) as Arc<dyn Store>, &Meter::disabled())
     }
 
-    fn start(&self, options: Options) -> Instance {
+    pub(super) fn start(&self, options: Options) -> Instance {
         // One seed for all: instances must differ all the same.
         let (lifecycler, handle) = new(options, self.client(), self.clock.clone(), &self.meter, Some(1));
         let service = ServiceHandle::new("lifecycler", Box::new(lifecycler));
@@ -143,24 +149,24 @@ impl World {
     }
 
     /// The ring as it is, past whatever trouble the store has for others.
-    async fn ring(&self) -> Arc<Desc> {
+    pub(super) async fn ring(&self) -> Arc<Desc> {
         let client = Client::<Desc>::new(Arc::new(self.store.inner.clone()), &Meter::disabled());
         client.get("ring").await.unwrap().map(|view| view.value).unwrap_or_default()
     }
 
-    async fn entry(&self, id: &str) -> Option<Arc<InstanceDesc>> {
+    pub(super) async fn entry(&self, id: &str) -> Option<Arc<InstanceDesc>> {
         self.ring().await.get(id).cloned()
     }
 }
 
 impl Instance {
-    async fn published(&self, state: State) {
+    pub(super) async fn published(&self, state: State) {
         let mut status = self.handle.watch();
         let published = status.wait_for(|status| status.state == state && status.published);
         timeout(Duration::from_secs(600), published).await.expect("in time").unwrap();
     }
 
-    async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         self.service.stop_async();
         self.service.await_terminated().await.unwrap();
     }
@@ -331,7 +337,7 @@ async fn the_tokens_file_survives_the_loss_of_the_ring() {
     let tokens = first.handle.watch().borrow().tokens.clone();
     first.handle.change_state(State::ReadOnly).await.unwrap();
     first.stop().await;
-    assert_eq!(tokens_file::load(&path).unwrap().unwrap().tokens, tokens);
+    assert_eq!(tokens_file::load(&path, "a").unwrap().unwrap().tokens, tokens);
     let other_world = World::new();
     let second = other_world.start(options());
     second.published(State::ReadOnly).await;
@@ -444,7 +450,12 @@ async fn a_store_gateway_registers_as_joining_and_activates_itself() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     let world = World { meter: Meter::new(Arc::new(recorder)), ..world };
-    let instance = world.start(Options { name: "store-gateway", join_as: State::Joining, ..options("a") });
+    let instance = world.start(Options {
+        name: "store-gateway",
+        join_as: State::Joining,
+        basic_metrics: true,
+        ..options("a")
+    });
     instance.published(State::Joining).await;
     sleep(Duration::from_secs(60)).await;
     let entry = world.entry("a").await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use ringkit_ring::{InstanceDesc, State};
 
-use super::{Action, Machine, Now, Phase};
+use super::{Action, Machine, Notice, Now, Phase};
 
 /// A timestamp further ahead of our clock than this is not believed: somebody else wrote it, and following it would carry
 /// the entry's clock away for good. Moderate leads are followed, so that a clock that was set back keeps its entry alive.
@@ -14,6 +14,9 @@ const MAX_FOLLOWED_LEAD_SECS: i64 = 24 * 60 * 60;
 
 /// How soon after the last one an entry that others removed or changed is written again.
 const REASSERT_PERIOD: Duration = Duration::from_secs(1);
+
+/// Two words of a rival within this time belong together; as often it is told.
+const RIVAL_PERIOD: Duration = Duration::from_secs(60);
 
 impl Machine {
     pub(super) fn write_if_due(&mut self, now: Now) -> Option<Action> {
@@ -105,11 +108,27 @@ impl Machine {
                 self.reassert(now);
             }
             Some(own) => {
+                self.look_for_rival(now, own);
                 self.verify(now);
                 if !self.is_as_desired(own) {
                     self.reassert(now);
                 }
             }
+        }
+    }
+
+    /// Whether another process writes our entry: what it says differs in its address from what we last wrote, and is newer.
+    /// Told once it has done so twice: the first may be the last word of our predecessor.
+    fn look_for_rival(&mut self, now: Now, own: &InstanceDesc) {
+        let written = self.written.as_ref().map_or(i64::MAX, |written| written.timestamp);
+        if own.addr == self.options.addr || own.timestamp < written {
+            return;
+        }
+        let before = self.rival_seen_at.replace(now.elapsed);
+        let lately = |at: Option<Duration>| at.is_some_and(|at| now.elapsed - at <= RIVAL_PERIOD);
+        if lately(before) && !lately(self.rival_told_at) {
+            self.rival_told_at = Some(now.elapsed);
+            self.notices.push_back(Notice::Rival { addr: own.addr.to_string() });
         }
     }
 

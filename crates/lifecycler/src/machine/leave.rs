@@ -15,7 +15,9 @@ impl Machine {
         };
         // From JOINING back to PENDING: nobody was promised anything, and the next start joins anew with these tokens.
         let state = match (self.phase, self.state) {
-            (Phase::Joining { .. }, _) if self.options.join_as != State::Joining => State::Pending,
+            (Phase::Joining { .. }, _) if self.target != State::Joining => State::Pending,
+            // Going to LEAVING is a delegate's decision, made before this.
+            (_, state) if !self.options.delegates.is_empty() => state,
             (Phase::Joining { .. } | Phase::Joined, State::Active | State::Joining) => State::Leaving,
             (_, state) => state,
         };

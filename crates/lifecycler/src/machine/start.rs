@@ -13,9 +13,10 @@
 //! | a negative registration time | kept | 0 | it means unknown |
 
 use ringkit_config::AutoDuration;
-use ringkit_ring::{InstanceDesc, State};
+use ringkit_ring::{InstanceDesc, State, Tokens};
 
 use super::{Machine, Now, Phase};
+use crate::delegate::Place;
 
 impl Machine {
     /// Starts once the ring is known. With `join_after: auto` that takes a store that reflects its cluster: on a gossip
@@ -32,6 +33,7 @@ impl Machine {
         let ring = std::sync::Arc::clone(&self.ring);
         let own = ring.get(&self.options.id).filter(|own| own.state != State::Left);
         match own {
+            own if !self.options.delegates.is_empty() => self.start_delegated(now, own.map(|own| &**own)),
             None => self.start_absent(now),
             Some(own) => self.start_present(now, own),
         }
@@ -41,6 +43,28 @@ impl Machine {
         }
         if matches!(self.phase, Phase::Pending { .. }) && self.join_requested {
             self.phase = Phase::Pending { join_at: Some(now.elapsed + self.join_delay()) };
+        }
+    }
+
+    /// The delegates know what to be.
+    fn start_delegated(&mut self, now: Now, own: Option<&InstanceDesc>) {
+        let ring = std::sync::Arc::clone(&self.ring);
+        let id = self.options.id.clone();
+        let delegates = self.options.delegates.clone();
+        let registration = delegates.register(Place { id: &id, ring: &ring, entry: own });
+        self.registered = true;
+        self.registered_at = own.map_or_else(|| self.registration_time(now), InstanceDesc::registered_at);
+        if let Some(own) = own {
+            self.foreign = own.clone();
+        }
+        self.tokens = registration.tokens.normalized();
+        self.target = registration.state;
+        match registration.state {
+            State::Pending => {
+                self.phase = Phase::Pending { join_at: None };
+                self.join_requested = false;
+            }
+            _ => self.start_join(now),
         }
     }
 
@@ -65,8 +89,9 @@ impl Machine {
         self.registered = true;
         self.registered_at = own.registered_at();
         self.foreign = own.clone();
-        self.tokens = own.tokens.normalized();
+        self.tokens = if self.draws_anew { Tokens::empty() } else { own.tokens.normalized() };
         let goes_on = match own.state {
+            _ if self.draws_anew => None,
             State::Active | State::ReadOnly => Some(own.state),
             // Left and came back before it was removed.
             State::Leaving if self.options.auto_join && !own.tokens.is_empty() => Some(self.target),

@@ -1,6 +1,9 @@
 use proptest::prelude::*;
+use ringkit_config::ReadinessCheck;
 
 use super::*;
+use crate::delegate::Delegates;
+use crate::tokens_file::OnCorrupt;
 
 /// The wall time at which lives begin.
 pub(super) const START: i64 = 1_700_000_000;
@@ -36,7 +39,11 @@ pub(super) fn options() -> Options {
         final_sleep: Duration::ZERO,
         tokens_file_path: None,
         unregister_on_shutdown: true,
-        readiness_check_ring_health: false,
+        on_corrupt: OnCorrupt::Ring,
+        readiness_check: ReadinessCheck::Own,
+        auto_forget: None,
+        basic_metrics: false,
+        delegates: Delegates::default(),
         auto_join: true,
         registered_at: RegisteredAt::Now,
         join_as: State::Active,

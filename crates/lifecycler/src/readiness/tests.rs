@@ -7,7 +7,7 @@ const NOW: i64 = 1_700_000_000;
 struct Case {
     readiness: Readiness,
     tokens: Tokens,
-    check_ring_health: bool,
+    check: ReadinessCheck,
     min_ready_duration: Duration,
 }
 
@@ -23,8 +23,8 @@ impl Case {
         let ring: Desc = ring.iter().map(|(id, state, age)| (*id, entry(*state, *age, &[1]))).collect();
         let mut readiness = Readiness::default();
         readiness.saw_ring((!ring.is_empty()).then(|| Arc::new(ring)));
-        let (check_ring_health, min_ready_duration) = (true, Duration::ZERO);
-        Self { readiness, tokens: vec![1].into(), check_ring_health, min_ready_duration }
+        let (check, min_ready_duration) = (ReadinessCheck::Ring, Duration::ZERO);
+        Self { readiness, tokens: vec![1].into(), check, min_ready_duration }
     }
 
     fn at(&mut self, secs: u64) -> Result<(), String> {
@@ -33,7 +33,8 @@ impl Case {
             tokens: &self.tokens,
             heartbeat_timeout: Duration::from_secs(60),
             min_ready_duration: self.min_ready_duration,
-            check_ring_health: self.check_ring_health,
+            zone: "",
+            check: self.check,
         };
         self.readiness.check(&subject, Duration::from_secs(secs), NOW)
     }
@@ -64,10 +65,10 @@ fn with_ring_health_every_instance_counts_without_only_ones_own() {
     let leaving = [("me", ACTIVE, 0), ("other", State::Leaving, 0)];
     assert_eq!(Case::new(&leaving).reason(), "instance 10.0.0.1:9095 in state LEAVING");
     for ring in [stale, leaving] {
-        let mut own_only = Case { check_ring_health: false, ..Case::new(&ring) };
+        let mut own_only = Case { check: ReadinessCheck::Own, ..Case::new(&ring) };
         assert_eq!(own_only.at(0), Ok(()));
     }
-    let absent = Case { check_ring_health: false, ..Case::new(&[("other", ACTIVE, 0)]) };
+    let absent = Case { check: ReadinessCheck::Own, ..Case::new(&[("other", ACTIVE, 0)]) };
     assert_eq!(absent.reason(), "instance me not found in the ring");
     assert_eq!(Case::new(&[("me", State::ReadOnly, 0)]).at(0), Ok(()), "read-only instances are ready");
 }

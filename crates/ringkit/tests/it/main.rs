@@ -8,6 +8,8 @@ mod bad_requests;
 mod crash;
 mod failover;
 mod http;
+mod pages;
 mod prometheus;
 mod ringctl_kv;
+mod rolling;
 mod stores;

@@ -12,26 +12,26 @@ use ringkit_runtime::{CancellationToken, Clock, Meter};
 use ringkit_testkit::{Consul, Etcd, Process, ProcessBuilder, Proxy, Signal, eventually_ok, http};
 use tokio::time::sleep;
 
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// How fast instances live and how long the store is away: once for longer than after which heartbeats are stale.
 #[derive(Clone, Copy)]
-struct Pace {
-    heartbeat: Duration,
-    timeout: Duration,
+pub(crate) struct Pace {
+    pub(crate) heartbeat: Duration,
+    pub(crate) timeout: Duration,
     /// The store is dead, or cannot be reached.
-    outage: Duration,
+    pub(crate) outage: Duration,
     /// The store hangs.
-    hang: Duration,
+    pub(crate) hang: Duration,
 }
 
-const SCALED: Pace = Pace {
+pub(crate) const SCALED: Pace = Pace {
     heartbeat: Duration::from_secs(1),
     timeout: Duration::from_secs(8),
     outage: Duration::from_secs(3),
     hang: Duration::from_secs(12),
 };
-const REAL: Pace = Pace {
+pub(crate) const REAL: Pace = Pace {
     heartbeat: Duration::from_secs(5),
     timeout: Duration::from_secs(60),
     outage: Duration::from_secs(60),
@@ -46,13 +46,14 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A process of one role and where it serves HTTP.
-struct Member {
-    process: Process,
-    addr: SocketAddr,
+pub(crate) struct Member {
+    pub(crate) process: Process,
+    pub(crate) addr: SocketAddr,
+    pub(crate) grpc: SocketAddr,
 }
 
 impl Member {
-    async fn start(dir: &Path, target: &str, name: &str, flags: &[String]) -> Self {
+    pub(crate) async fn start(dir: &Path, target: &str, name: &str, flags: &[String]) -> Self {
         let mut process = ProcessBuilder::new(name, program(target))
             .arg(format!("-config.file={}", dir.join("config.yaml").display()))
             .args(flags)
@@ -60,11 +61,14 @@ impl Member {
             .start()
             .unwrap();
         let line = process.wait_for_output("http=", SOON).await.unwrap();
-        let addr = line.split("http=").nth(1).unwrap().split_whitespace().next().unwrap();
-        Self { process, addr: addr.trim_matches('"').parse().unwrap() }
+        let addr = |name: &str| {
+            let addr = line.split(name).nth(1).unwrap().split_whitespace().next().unwrap();
+            addr.trim_matches('"').parse().unwrap()
+        };
+        Self { process, addr: addr("http="), grpc: addr("grpc=") }
     }
 
-    async fn ingester(dir: &Path, number: usize) -> Self {
+    pub(crate) async fn ingester(dir: &Path, number: usize) -> Self {
         let name = format!("ingester-{number}");
         let data = dir.join(&name);
         let flags = [
@@ -75,7 +79,7 @@ impl Member {
         Self::start(dir, "ingester", &name, &flags).await
     }
 
-    async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let addr = self.addr;
         let ready = || async move {
             match http::get(addr, "/ready").await {
@@ -89,7 +93,7 @@ impl Member {
     }
 
     /// The ring of ingesters as this process sees it: id, state, tokens.
-    async fn ring(&self) -> Vec<(String, String, serde_json::Value)> {
+    pub(crate) async fn ring(&self) -> Vec<(String, String, serde_json::Value)> {
         let accept = [("accept", "application/json")];
         let page = http::request(self.addr, "GET", "/ingester/ring", &accept, b"").await.unwrap();
         let page: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
@@ -98,7 +102,16 @@ impl Member {
         shards.iter().map(|s| (text(&s["id"]), text(&s["state"]), s["tokens"].clone())).collect()
     }
 
-    async fn sees(&self, id: &str, active: bool, within: Duration) {
+    /// The addresses in the ring of ingesters as this process sees it.
+    pub(crate) async fn addresses(&self) -> Vec<String> {
+        let accept = [("accept", "application/json")];
+        let page = http::request(self.addr, "GET", "/ingester/ring", &accept, b"").await.unwrap();
+        let page: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
+        let shards = page["shards"].as_array().cloned().unwrap_or_default();
+        shards.iter().map(|shard| shard["address"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    pub(crate) async fn sees(&self, id: &str, active: bool, within: Duration) {
         let seen = || async {
             let ring = self.ring().await;
             let state = ring.iter().find(|shard| shard.0 == id).map(|shard| shard.1.clone());
@@ -112,7 +125,7 @@ impl Member {
     }
 }
 
-fn write_config(dir: &Path, store: &str, kvstore: &str, pace: Pace) {
+pub(crate) fn write_config(dir: &Path, store: &str, kvstore: &str, pace: Pace) {
     let beats = format!(
         "heartbeat_period: {}s, heartbeat_timeout: {}s",
         pace.heartbeat.as_secs(),
@@ -179,15 +192,15 @@ impl Server for Etcd {
 }
 
 /// A distributor, a store-gateway and three ingesters, each a process.
-struct Fleet {
-    distributor: Member,
-    gateway: Member,
-    ingesters: [Member; 3],
+pub(crate) struct Fleet {
+    pub(crate) distributor: Member,
+    pub(crate) gateway: Member,
+    pub(crate) ingesters: [Member; 3],
     pace: Pace,
 }
 
 impl Fleet {
-    async fn start(dir: &Path, pace: Pace) -> Self {
+    pub(crate) async fn start(dir: &Path, pace: Pace) -> Self {
         let mut fleet = Self {
             distributor: Member::start(dir, "distributor", "distributor", &[]).await,
             gateway: Member::start(dir, "store-gateway", "store-gateway", &[]).await,
@@ -203,13 +216,13 @@ impl Fleet {
         fleet
     }
 
-    async fn is_ready(&mut self) {
+    pub(crate) async fn is_ready(&mut self) {
         for member in self.ingesters.iter_mut().chain([&mut self.distributor, &mut self.gateway]) {
             member.ready().await;
         }
     }
 
-    async fn sees_all(&self) {
+    pub(crate) async fn sees_all(&self) {
         for number in 1..=3 {
             self.distributor.sees(&format!("ingester-{number}"), true, SOON).await;
         }
@@ -394,7 +407,7 @@ async fn processes_that_start_before_their_store_wait_for_it_and_say_so() {
     distributor.sees("ingester-1", true, SOON).await;
 }
 
-fn config(store: KvStore, addr: SocketAddr, layout: Layout) -> KvStoreConfig {
+pub(crate) fn config(store: KvStore, addr: SocketAddr, layout: Layout) -> KvStoreConfig {
     KvStoreConfig {
         store,
         layout,
