@@ -10,7 +10,7 @@ use crate::{
     limits::LimitsConfig,
     problems::Rules,
     schema::section,
-    units::{Csv, Hostname, hostname},
+    units::{AutoDuration, Csv, Hostname, hostname},
     validate::heartbeats,
 };
 
@@ -64,8 +64,9 @@ section! {
         /// What to do if the tokens file cannot be read: previous (use its last copy, else as ring), ring (use the tokens that the
         /// ring has for this instance, else new ones), regenerate (draw new ones) or fail (do not start).
         pub tokens_file_on_corrupt: TokensFileOnCorrupt, "tokens-file-on-corrupt";
-        /// Remove other instances from the ring that have not been heard of for this long; 0 means never.
-        pub auto_forget_delay: Duration = Duration::from_secs(600), "auto-forget-delay";
+        /// Remove other instances from the ring that have not been heard of for this long; 0 means never, auto ten times the
+        /// heartbeat timeout.
+        pub auto_forget_delay: AutoDuration, "auto-forget-delay";
         /// Remove nobody while less than this part of the ring is healthy.
         pub auto_forget_min_healthy_fraction: f64 = 0.5, "auto-forget-min-healthy-fraction";
         /// Name in the ring, which must be unique; this machine's name if not given.
@@ -170,7 +171,8 @@ impl StoreGatewayRingConfig {
             instance_availability_zone,
         } = self;
         heartbeats(*heartbeat_period, *heartbeat_timeout, rules);
-        check_auto_forget(*auto_forget_delay, *heartbeat_timeout, *auto_forget_min_healthy_fraction, rules);
+        let delay = auto_forget_delay.given().unwrap_or_default();
+        check_auto_forget(delay, *heartbeat_timeout, *auto_forget_min_healthy_fraction, rules);
         rules.require(*replication_factor > 0, "replication_factor", "must be at least 1");
         rules.require(
             wait_stability_min_duration <= wait_stability_max_duration,

@@ -96,6 +96,8 @@ pub enum RegisteredAt {
     Known(i64),
 }
 
+/// After how many heartbeat timeouts a store-gateway is forgotten, as in Cortex.
+const AUTO_FORGET_TIMEOUTS: u32 = 10;
 /// Tokens of a store-gateway, which Cortex does not let one choose.
 const STORE_GATEWAY_TOKENS: usize = 512;
 
@@ -233,7 +235,10 @@ impl Options {
             unregister_on_shutdown: !ring.keep_instance_in_the_ring_on_shutdown,
             on_corrupt: OnCorrupt::Ring,
             readiness_check: ReadinessCheck::Own,
-            auto_forget: auto_forget(ring.auto_forget_delay, ring.auto_forget_min_healthy_fraction),
+            auto_forget: auto_forget(
+                ring.auto_forget_delay.given().unwrap_or(ring.heartbeat_timeout * AUTO_FORGET_TIMEOUTS),
+                ring.auto_forget_min_healthy_fraction,
+            ),
             basic_metrics: true,
             delegates: Delegates::new(delegates),
             auto_join: true,
