@@ -6,6 +6,7 @@
 mod bad_config;
 mod bad_requests;
 mod crash;
+mod drain;
 mod failover;
 mod http;
 mod pages;

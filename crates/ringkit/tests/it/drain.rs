@@ -1,0 +1,129 @@
+//! `/drain` on whole processes: one ingester of four goes under load, and nothing is missing afterwards.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ringkit_loadgen::{Load, LoadOptions, VerifyOptions, verify};
+use ringkit_runtime::CancellationToken;
+use ringkit_testkit::{Consul, Etcd, eventually_ok, http};
+
+use crate::stores::{Fleet, Member, SCALED, SOON, write_config};
+
+/// What `/drain` tells of the first instance of a process.
+async fn progress(member: &Member) -> serde_json::Value {
+    let answer = http::get(member.addr, "/drain").await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()["drains"][0].take()
+}
+
+async fn drain(member: &Member, force: bool) -> (u16, String) {
+    let answer = http::post(member.addr, &format!("/drain?force={force}"), &[], b"").await.unwrap();
+    (answer.status, answer.text())
+}
+
+/// Waits until the process has ended by itself, with exit status 0 and gone from the ring.
+async fn ends(member: &mut Member, distributor: &Member, id: &str) {
+    let status = member.process.wait(Duration::from_secs(60)).await;
+    let status = status.unwrap_or_else(|error| panic!("{error}\n{}", member.process.output()));
+    assert!(status.success(), "{status}: {}", member.process.last_output());
+    let gone = || async {
+        let ring = distributor.ring().await;
+        if ring.iter().any(|shard| shard.0 == id) { Err(format!("{ring:?}")) } else { Ok(()) }
+    };
+    eventually_ok(SOON, gone).await.unwrap();
+}
+
+async fn one_of_four_goes(dir: &Path) {
+    let fleet = Fleet::start(dir, SCALED).await;
+    let mut fourth = Member::ingester(dir, 4).await;
+    fourth.ready().await;
+    fleet.distributor.sees("ingester-4", true, SOON).await;
+    assert_eq!(progress(&fourth).await["stage"], "none");
+
+    let url = format!("http://{}", fleet.distributor.addr);
+    let load = LoadOptions {
+        urls: vec![url.clone()],
+        series: 200,
+        rate: 2_000.0,
+        batch: 100,
+        ..LoadOptions::default()
+    };
+    let load = Load::new(load).unwrap();
+    let ledger = load.ledger();
+    let stop = CancellationToken::new();
+    let loading = tokio::spawn({
+        let stop = stop.clone();
+        async move { load.run(stop).await }
+    });
+    let stored = || async {
+        let report = http::get(fourth.addr, "/ingester/tsdb").await.unwrap().text();
+        if report.contains("200") { Ok(()) } else { Err(report) }
+    };
+    let _ = eventually_ok(Duration::from_secs(5), stored).await;
+
+    let (status, text) = drain(&fourth, false).await;
+    assert_eq!(status, 202, "{text}");
+    // Asking again changes nothing.
+    assert_eq!(drain(&fourth, false).await.0, 202);
+    let waits = || async {
+        let now = progress(&fourth).await;
+        if now["stage"] == "waiting" && now["state"] == "READONLY" { Ok(()) } else { Err(now.to_string()) }
+    };
+    eventually_ok(SOON, waits).await.unwrap();
+    let now = progress(&fourth).await;
+    assert!(!now["missing"].as_array().unwrap().is_empty() && now["estimate_seconds"].is_u64(), "{now}");
+    ends(&mut fourth, &fleet.distributor, "ingester-4").await;
+
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stop.cancel();
+    let summary = loading.await.unwrap().unwrap();
+    assert_eq!(summary.failed_writes, 0, "{summary}");
+    let options = VerifyOptions { url, ..VerifyOptions::default() };
+    let report = verify(&ledger, &options).await.unwrap();
+    assert!(report.missing + report.wrong == 0 && report.acked > 0, "{report:?}");
+    println!("{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_four_ingesters_on_consul_goes_under_load_and_nothing_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Consul::start().await.unwrap();
+    write_config(dir.path(), "consul", &format!("consul: {{host: '{}'}}", server.addr()), SCALED);
+    one_of_four_goes(dir.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_four_ingesters_on_etcd_goes_under_load_and_nothing_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Etcd::start().await.unwrap();
+    let kvstore = format!("layout: per_instance, etcd: {{endpoints: ['{}']}}", server.addr());
+    write_config(dir.path(), "etcd", &kvstore, SCALED);
+    one_of_four_goes(dir.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_would_break_a_quorum_is_refused_unless_forced() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Etcd::start().await.unwrap();
+    write_config(dir.path(), "etcd", &format!("etcd: {{endpoints: ['{}']}}", server.addr()), SCALED);
+    let mut fleet = Fleet::start(dir.path(), SCALED).await;
+    let bad = http::post(fleet.distributor.addr, "/drain?force=perhaps", &[], b"").await.unwrap();
+    assert_eq!(bad.status, 400, "{}", bad.text());
+    // Two of three are enough for every write.
+    assert_eq!(drain(&fleet.ingesters[0], false).await.0, 202);
+    ends(&mut fleet.ingesters[0], &fleet.distributor, "ingester-1").await;
+    let refused = || async {
+        let (status, text) = drain(&fleet.ingesters[1], false).await;
+        if status == 409 { Ok(text) } else { Err(format!("{status}: {text}")) }
+    };
+    let text = refused().await.unwrap();
+    assert!(text.contains("ingester-2") && text.contains("force=true"), "{text}");
+    assert_eq!(progress(&fleet.ingesters[1]).await["stage"], "none");
+    assert_eq!(drain(&fleet.ingesters[1], true).await.0, 202);
+    ends(&mut fleet.ingesters[1], &fleet.distributor, "ingester-2").await;
+    // The others of the process are drained by the same way.
+    assert_eq!(drain(&fleet.gateway, false).await.0, 202);
+    assert!(fleet.gateway.process.wait(SOON).await.unwrap().success());
+    assert_eq!(drain(&fleet.distributor, false).await.0, 202);
+    assert!(fleet.distributor.process.wait(SOON).await.unwrap().success());
+}
