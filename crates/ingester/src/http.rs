@@ -32,6 +32,7 @@ pub(crate) fn admin_routes(ingester: Arc<Ingester>) -> Router {
         .route("/flush", post(flush))
         .route("/ingester/shutdown", post(shutdown))
         .route("/shutdown", post(shutdown))
+        .route("/ingester/renewTokens", post(renew_tokens))
         .with_state(ingester)
 }
 
@@ -106,6 +107,20 @@ async fn flush(State(ingester): State<Arc<Ingester>>, Query(Flush { wait }): Que
         }
     }
     (StatusCode::NO_CONTENT, [("x-ringkit-flush", "snapshot")]).into_response()
+}
+
+/// How much of the tokens one call renews.
+const RENEWED: f64 = 0.1;
+
+/// Gives up a tenth of the tokens for new ones. Cortex does so by GET as well.
+async fn renew_tokens(State(ingester): State<Arc<Ingester>>) -> Response {
+    let Some(handle) = ingester.handle() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "ingester is not in the ring yet").into_response();
+    };
+    match handle.renew_tokens(RENEWED).await {
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => (StatusCode::CONFLICT, error.to_string()).into_response(),
+    }
 }
 
 /// Leaves the ring for good and ends the ingester; answers when that is done. The process goes on.

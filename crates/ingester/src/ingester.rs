@@ -31,6 +31,7 @@ pub(crate) struct Ingester {
     pub(crate) inflight_queries: Arc<AtomicU64>,
     /// When the last push came; `None` = never.
     last_push: Mutex<Option<Instant>>,
+    last_query: Mutex<Option<Instant>>,
     /// Samples stored per second, over all tenants.
     pub(crate) rate: Rate,
     /// Somebody wants this ingester to leave the ring and end.
@@ -84,6 +85,7 @@ impl Ingester {
             inflight_pushes: Arc::default(),
             inflight_queries: Arc::default(),
             last_push: Mutex::default(),
+            last_query: Mutex::default(),
             rate: Rate::default(),
             shutdown: CancellationToken::new(),
             ended: watch::Sender::new(false),
@@ -108,6 +110,14 @@ impl Ingester {
         *self.last_push.lock() = Some(Instant::now());
     }
 
+    /// As [`Self::still_written_to`], for queries as well.
+    pub(crate) fn still_busy(&self, quiet: Duration) -> Option<Duration> {
+        let asked = self.last_query.lock().map(|at| at.elapsed()).filter(|since| *since < quiet);
+        let reading = self.inflight_queries.load(Ordering::Relaxed) > 0;
+        let reads = if reading { Some(quiet) } else { asked.map(|since| quiet - since) };
+        self.still_written_to(quiet).max(reads)
+    }
+
     /// How much longer nothing must come until nothing came for `quiet`; `None` if that is so already.
     pub(crate) fn still_written_to(&self, quiet: Duration) -> Option<Duration> {
         if self.inflight_pushes.load(Ordering::Relaxed) > 0 {
@@ -124,6 +134,7 @@ impl Ingester {
     /// 503 if there are as many as there may be.
     pub(crate) fn begin_query(&self) -> Result<Inflight, Status> {
         let limit = self.config.ingester.instance_limits.max_inflight_query_requests;
+        *self.last_query.lock() = Some(Instant::now());
         let inflight = Inflight::enter(&self.inflight_queries);
         if limit > 0 && inflight.number > limit {
             return Err(http_status(503, "cannot query: too many inflight query requests in ingester"));

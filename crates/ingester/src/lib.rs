@@ -71,6 +71,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         ring,
         drains: process.drains(),
         drain: None,
+        scrapes: process.scrapes(),
         _collector: collector,
     })))
 }

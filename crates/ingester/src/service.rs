@@ -12,6 +12,7 @@ use ringkit_lifecycler::{Drain, Lifecycler, Options, RegisteredAt};
 use ringkit_ring::{Desc, InstanceDesc, Ring};
 use ringkit_runtime::{Backoff, CancellationToken, Cause, CollectGuard, Meter, Service, StopProcess};
 use ringkit_server::Drains;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::datadir::{self, DataDir};
@@ -22,6 +23,9 @@ use crate::wal::{self, Disk, Files, Log, Replayed, replay};
 
 /// How long to wait for a predecessor that is still letting go of the data directory.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For how long nobody must have sent or asked anything before the final sleep may end.
+const REST: Duration = Duration::from_secs(3);
 
 /// How long to wait for the ring's store to know the cluster.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +47,7 @@ pub(crate) struct IngesterService {
     pub(crate) ring: Ring,
     pub(crate) drains: Drains,
     pub(crate) drain: Option<Drain>,
+    pub(crate) scrapes: watch::Receiver<u64>,
     /// Keeps the metrics that are computed at scrape time.
     pub(crate) _collector: CollectGuard,
 }
@@ -130,9 +135,17 @@ impl Service for IngesterService {
 
     async fn stop(&mut self, failure: Option<&Cause>) -> Result<(), Cause> {
         // Samples are taken until nobody sends any more: first the ring is told, then the door is closed.
+        let rests = rests(Arc::clone(&self.ingester), self.scrapes.clone());
         let left = match &mut self.lifecycler {
             // A drained ingester has not failed: it leaves like any other.
-            Some(lifecycler) => lifecycler.stop(failure.filter(|failure| !failure.is::<StopProcess>())).await,
+            Some(lifecycler) => {
+                let leaving = lifecycler.stop(failure.filter(|failure| !failure.is::<StopProcess>()));
+                tokio::pin!(leaving);
+                tokio::select! {
+                    left = &mut leaving => left,
+                    () = rests => leaving.await,
+                }
+            }
             None => Ok(()),
         };
         self.ingester.gate.close().await;
@@ -154,6 +167,21 @@ impl Drop for IngesterService {
             open.log.abandon();
         }
         self.ingester.ended.send_replace(true);
+    }
+}
+
+/// The final sleep is for those who have not heard yet that we leave, and for whoever collects metrics: it ends when nobody
+/// has sent or asked anything for a while, and the metrics were collected once more after that.
+async fn rests(ingester: Arc<Ingester>, mut scrapes: watch::Receiver<u64>) {
+    while let Some(left) = ingester.still_busy(REST) {
+        tokio::time::sleep(left).await;
+    }
+    scrapes.mark_unchanged();
+    if scrapes.changed().await.is_err() {
+        return;
+    }
+    if let Some(handle) = ingester.handle() {
+        handle.end_final_sleep().await;
     }
 }
 

@@ -35,6 +35,12 @@ pub enum Error {
         /// The state it is in.
         state: State,
     },
+    /// The instance does not take part in the ring, so it has no tokens to renew.
+    #[error("instance is {state} and does not take part in the ring yet, or no longer")]
+    NotJoined {
+        /// The state it is in.
+        state: State,
+    },
     /// The lifecycler has stopped.
     #[error("lifecycler not running")]
     NotRunning,

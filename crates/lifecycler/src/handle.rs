@@ -39,7 +39,14 @@ pub(crate) struct ChangeState {
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
-/// Changes of state wait here while a write is under way.
+/// What a handle asks of the service.
+pub(crate) enum Request {
+    Change(ChangeState),
+    Renew { ratio: f64, reply: oneshot::Sender<Result<usize, Error>> },
+    Rested,
+}
+
+/// Requests wait here while a write is under way.
 pub(crate) const MAX_QUEUED_CHANGES: usize = 16;
 
 /// What the service and its handles share.
@@ -121,7 +128,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) changes: mpsc::Sender<ChangeState>,
+    pub(crate) changes: mpsc::Sender<Request>,
 }
 
 impl Handle {
@@ -156,8 +163,26 @@ impl Handle {
     /// it is tried again until it does. [`Error::NotRunning`] after the end.
     pub async fn change_state(&self, to: State) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.changes.send(ChangeState { to, reply }).await.map_err(|_| Error::NotRunning)?;
+        let change = Request::Change(ChangeState { to, reply });
+        self.changes.send(change).await.map_err(|_| Error::NotRunning)?;
         answer.await.unwrap_or(Err(Error::NotRunning))
+    }
+
+    /// Gives up this part of the tokens, between 0 and 1, for new ones, and tells how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotJoined`] or [`Error::NotRunning`].
+    pub async fn renew_tokens(&self, ratio: f64) -> Result<usize, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(Request::Renew { ratio, reply }).await.map_err(|_| Error::NotRunning)?;
+        answer.await.unwrap_or(Err(Error::NotRunning))
+    }
+
+    /// Whatever the final sleep waits for is through: it ends, now or when it begins.
+    pub async fn end_final_sleep(&self) {
+        // Who has ended does not sleep.
+        let _ = self.changes.send(Request::Rested).await;
     }
 
     /// Becomes ACTIVE: for a member that registered as JOINING and has loaded what it needs.

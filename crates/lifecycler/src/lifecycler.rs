@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::error::Error;
 use crate::forget::{Ghost, Ghosts, Verdict};
-use crate::handle::{ChangeState, Handle, MAX_QUEUED_CHANGES, Shared, Status};
+use crate::handle::{ChangeState, Handle, MAX_QUEUED_CHANGES, Request, Shared, Status};
 use crate::machine::{Action, Event, Machine, Notice, Now};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -86,7 +86,7 @@ pub struct Lifecycler {
     ghosts: Option<Ghosts>,
     /// For delegates.
     handle: Handle,
-    changes: mpsc::Receiver<ChangeState>,
+    changes: mpsc::Receiver<Request>,
     /// Changes of state that the ring does not know yet.
     unanswered: Vec<ChangeState>,
     /// The version of the ring after the own last write: older looks at the ring are out of date.
@@ -157,7 +157,7 @@ impl Lifecycler {
                 () = &mut until => return,
                 () = self.shared.join.notified() => self.handle(Event::Join),
                 () = becomes_true(&mut self.synced) => self.handle(Event::Synced),
-                Some(change) = self.changes.recv() => self.change_state(change),
+                Some(request) = self.changes.recv() => self.take(request),
                 () = sleep_until_some(timeout) => self.handle(Event::Timeout),
                 seen = self.follower.next() => self.see(seen),
                 () = ready(()), if acted => (),
@@ -182,6 +182,20 @@ impl Lifecycler {
                 instance = options.id,
                 "the ring had lost this instance, which registers anew"
             );
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Change(change) => self.change_state(change),
+            Request::Renew { ratio, reply } => {
+                let renewed = self.machine.renew_tokens(self.now(), ratio);
+                if let Ok(renewed) = renewed {
+                    info!(ring = self.shared.options.name, renewed, "gave up tokens for new ones");
+                }
+                drop(reply.send(renewed));
+            }
+            Request::Rested => self.handle(Event::Rested),
         }
     }
 

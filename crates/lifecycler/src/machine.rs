@@ -9,6 +9,8 @@
 //! writer sees the other: so both never keep the token.
 
 mod entry;
+#[cfg(test)]
+mod hazards;
 mod join;
 mod leave;
 mod start;
@@ -63,6 +65,8 @@ pub enum Event {
     Timeout,
     /// Leave the ring.
     Stop,
+    /// Whatever the final sleep waits for is through: it may end.
+    Rested,
 }
 
 /// What the machine wants done, in order.
@@ -178,6 +182,7 @@ pub struct Machine {
     /// Whether the tokens were joined with, and whether the file knows.
     joined_once: bool,
     save_due: bool,
+    rested: bool,
     /// Whether what the ring has for us does not count.
     draws_anew: bool,
 
@@ -242,6 +247,7 @@ impl Machine {
             unverified: BTreeSet::new(),
             joined_once: false,
             save_due: false,
+            rested: false,
             draws_anew: false,
             synced: false,
             ring: Arc::default(),
@@ -371,6 +377,7 @@ impl Machine {
             Event::Join => self.request_join(now),
             Event::Timeout => (),
             Event::Stop => self.stop(now),
+            Event::Rested => self.rested = true,
         }
         self.advance(now);
     }
@@ -421,6 +428,35 @@ impl Machine {
         }
         self.advance(now);
         Ok(())
+    }
+
+    /// Gives up this part of the tokens, chosen at random, for new ones, and tells how many. What they stand for is then
+    /// others' and others' is ours, so it is for rings that may be reshuffled a little.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotJoined`]; nothing changed.
+    ///
+    /// # Source
+    ///
+    /// Cortex `pkg/ring/lifecycler.go`, `RenewTokens`.
+    pub fn renew_tokens(&mut self, now: Now, ratio: f64) -> Result<usize, Error> {
+        if self.phase != Phase::Joined {
+            return Err(Error::NotJoined { state: self.state });
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most 65,536 tokens")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and as many as there are"
+        )]
+        let number = (self.options.num_tokens as f64 * ratio.clamp(0.0, 1.0)).floor() as usize;
+        let renewed = self.exchange(now, number.min(self.tokens.len()));
+        if renewed > 0 {
+            self.save_due = true;
+            self.write_now(now);
+        }
+        Ok(renewed)
     }
 
     fn become_state(&mut self, state: State, now: Now) {

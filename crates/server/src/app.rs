@@ -151,10 +151,11 @@ impl AppBuilder {
         let drains = process.drains();
         process.http(drain::routes(drains.clone()));
         process.admin(drain::admin_routes(drains));
-        let Process { routers, grpc: services, links, checks, stores, stop_deadlines, provided, .. } =
-            process;
+        let Process {
+            routers, grpc: services, links, checks, stores, stop_deadlines, provided, scrapes, ..
+        } = process;
         let ready = Ready::new(&group, checks, stores);
-        let pages = pages::routes(&config, &ready, links, rendered.clone(), &meter);
+        let pages = pages::routes(&config, &ready, links, rendered.clone(), &meter, scrapes);
         let http_routes = http::router(routers.into_iter().chain([pages]), &config.server, &meter)?;
         let grpc_routes = grpc::router(services, ready.clone(), &config.server, &meter);
         routes.complete(http_routes, grpc_routes);

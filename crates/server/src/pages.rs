@@ -17,6 +17,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ringkit_config::Config;
 use ringkit_runtime::Meter;
+use tokio::sync::watch;
 
 use crate::process::Link;
 use crate::ready::Ready;
@@ -32,6 +33,7 @@ pub(crate) fn routes(
     mut links: Vec<Link>,
     recorder: PrometheusHandle,
     meter: &Meter,
+    scrapes: watch::Sender<u64>,
 ) -> Router {
     for (path, title) in [
         ("/config", "Current Config (including the default values)"),
@@ -61,7 +63,14 @@ pub(crate) fn routes(
         );
     if config.server.register_instrumentation {
         let meter = meter.clone();
-        router = router.route("/metrics", get(async move || metrics_page(&recorder, &meter)));
+        router = router.route(
+            "/metrics",
+            get(async move || {
+                let page = metrics_page(&recorder, &meter);
+                scrapes.send_modify(|scrapes| *scrapes += 1);
+                page
+            }),
+        );
     }
     router
 }

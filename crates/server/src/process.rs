@@ -12,6 +12,7 @@ use ringkit_config::Config;
 use ringkit_kv::Client;
 use ringkit_ring::{Desc, Ring};
 use ringkit_runtime::{Cause, Clock, Meter, Service, Supervisor};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
@@ -60,6 +61,7 @@ pub struct Process {
     pub(crate) stop_deadlines: BTreeMap<&'static str, Duration>,
     pub(crate) provided: Provided,
     pub(crate) drains: Drains,
+    pub(crate) scrapes: watch::Sender<u64>,
 }
 
 /// Handles that roles left, by their type.
@@ -121,7 +123,13 @@ impl Process {
             stop_deadlines: BTreeMap::new(),
             provided: Provided::default(),
             drains: Drains::default(),
+            scrapes: watch::Sender::new(0),
         }
+    }
+
+    /// How often `/metrics` was asked for.
+    pub fn scrapes(&self) -> watch::Receiver<u64> {
+        self.scrapes.subscribe()
     }
 
     /// Where instances are added that `/drain` takes out of service.

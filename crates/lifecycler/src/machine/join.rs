@@ -122,6 +122,17 @@ impl Machine {
         self.drop_tokens(&dropped);
     }
 
+    /// Drops `number` tokens at random and draws others.
+    pub(super) fn exchange(&mut self, now: Now, number: usize) -> usize {
+        let mut left = self.tokens.to_vec();
+        let dropped: BTreeSet<u32> =
+            (0..number).map(|_| left.swap_remove(self.random.random_range(0..left.len()))).collect();
+        self.drop_tokens(&dropped);
+        let fresh = self.draw(now, true).unwrap_or_default();
+        self.unverified.extend(fresh);
+        dropped.len()
+    }
+
     /// Looks for tokens that the ring says are not ours, and replaces those not yet relied on. True if there are none.
     pub(super) fn verify(&mut self, now: Now) -> bool {
         let lost = self.lost_tokens();

@@ -48,6 +48,6 @@ impl Machine {
 
     /// Who never took part has nobody to wait for.
     pub(super) fn final_sleep(&self) -> Duration {
-        if self.joined_once { self.options.final_sleep } else { Duration::ZERO }
+        if self.joined_once && !self.rested { self.options.final_sleep } else { Duration::ZERO }
     }
 }

@@ -107,7 +107,7 @@ impl Life {
         self.act();
     }
 
-    fn change_state(&mut self, to: State) -> Result<(), String> {
+    pub(super) fn change_state(&mut self, to: State) -> Result<(), String> {
         let result = self.machine.change_state(self.now, to).map_err(|error| error.to_string());
         self.act();
         result

@@ -105,3 +105,32 @@ fn a_store_works_again_only_when_all_of_it_does() {
     assert!(readiness.set_store_problem(Part::Write, None));
     assert!(!readiness.set_store_problem(Part::Write, None));
 }
+
+#[test]
+fn with_zone_health_only_ones_own_zone_counts() {
+    let entry = |zone: &str, age: i64| InstanceDesc {
+        addr: "10.0.0.1:9095".into(),
+        timestamp: NOW - age,
+        zone: zone.into(),
+        tokens: vec![1].into(),
+        ..InstanceDesc::default()
+    };
+    let ready = |others: &[(&str, &str, i64)]| {
+        let mut ring: Desc = others.iter().map(|(id, zone, age)| (*id, entry(zone, *age))).collect();
+        ring.insert("me", entry("a", 0));
+        let mut readiness = Readiness::default();
+        readiness.saw_ring(Some(Arc::new(ring)));
+        let subject = Subject {
+            id: "me",
+            tokens: &vec![1].into(),
+            heartbeat_timeout: Duration::from_secs(60),
+            min_ready_duration: Duration::ZERO,
+            zone: "a",
+            check: ReadinessCheck::Zone,
+        };
+        readiness.check(&subject, Duration::ZERO, NOW)
+    };
+    assert_eq!(ready(&[("neighbour", "a", 0), ("stranger", "b", 100)]), Ok(()));
+    let reason = ready(&[("neighbour", "a", 100)]).unwrap_err();
+    assert_eq!(reason, "in the zone `a`, instance neighbour: instance 10.0.0.1:9095 past heartbeat timeout");
+}
