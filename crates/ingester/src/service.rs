@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ringkit_config::WalSync;
-use ringkit_lifecycler::drain::Stage;
 use ringkit_lifecycler::{Drain, Lifecycler, Options, RegisteredAt};
 use ringkit_ring::{Desc, InstanceDesc, Ring};
-use ringkit_runtime::{Backoff, CancellationToken, Cause, CollectGuard, Meter, Service, StopProcess};
+use ringkit_runtime::{
+    Backoff, CancellationToken, Cause, CollectGuard, Drainable as _, Meter, Service, Stage, StopProcess,
+};
 use ringkit_server::Drains;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ringkit_ring::{Desc, Operation, Ring, Snapshot, State};
-use serde::Serialize;
+use ringkit_runtime::{Drainable, Progress, Stage};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -39,39 +39,6 @@ pub struct Missing {
     pub estimate: Option<Duration>,
 }
 
-/// How far a drain has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// Nobody has asked for it.
-    None,
-    /// The ring is being told that nothing new is to be sent.
-    ReadOnly,
-    /// Conditions do not hold yet.
-    Waiting,
-    /// The ring is being told that the instance goes.
-    Leaving,
-    /// All is done; the process ends.
-    Done,
-}
-
-/// Where a drain stands.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Progress {
-    /// The instance.
-    pub instance: String,
-    /// How far it has got.
-    pub stage: Stage,
-    /// The state of the instance in the ring.
-    pub state: String,
-    /// Whether it goes although something is missing, or others would suffer.
-    pub forced: bool,
-    /// What is missing, in plain words.
-    pub missing: Vec<String>,
-    /// How long that will take, in seconds, if that is known.
-    pub estimate_seconds: Option<u64>,
-}
-
 /// Takes an instance out of service. Cheap to clone.
 #[derive(Clone)]
 pub struct Drain {
@@ -95,47 +62,10 @@ impl Drain {
             state: String::new(),
             forced: false,
             missing: Vec::new(),
-            estimate_seconds: None,
+            estimate: None,
         };
         let progress = watch::Sender::new(progress);
         Self { shared: Arc::new(Shared { handle, ring, conditions, progress }) }
-    }
-
-    /// Where it stands.
-    pub fn progress(&self) -> Progress {
-        let progress = self.shared.progress.borrow().clone();
-        Progress { state: self.shared.handle.state().to_string(), ..progress }
-    }
-
-    /// Whether it may begin: the others can serve every place of the ring without this instance.
-    ///
-    /// # Errors
-    ///
-    /// Why not, in plain words.
-    pub fn may_begin(&self) -> Result<(), String> {
-        match &self.shared.ring {
-            Some(ring) => can_do_without(ring, self.shared.handle.id()),
-            None => Ok(()),
-        }
-    }
-
-    /// Begins, or, when it has begun, goes on; with `force` without regard to anybody, also when it had begun without. Returns
-    /// at once: [`Drain::run`] does the work.
-    ///
-    /// # Errors
-    ///
-    /// As [`Drain::may_begin`], unless forced.
-    pub fn begin(&self, force: bool) -> Result<Progress, String> {
-        if !force && self.shared.progress.borrow().stage == Stage::None {
-            self.may_begin()?;
-        }
-        self.shared.progress.send_modify(|progress| {
-            progress.forced |= force;
-            if progress.stage == Stage::None {
-                progress.stage = Stage::ReadOnly;
-            }
-        });
-        Ok(self.progress())
     }
 
     /// Waits until it is asked for, then does it. To be polled beside the instance's life.
@@ -175,7 +105,7 @@ impl Drain {
         self.shared.progress.send_modify(|progress| {
             progress.stage = stage;
             progress.missing.clear();
-            progress.estimate_seconds = None;
+            progress.estimate = None;
         });
     }
 
@@ -241,9 +171,36 @@ impl Drain {
         let estimates: Option<Vec<Duration>> = missing.iter().map(|one| one.estimate).collect();
         let estimate = estimates.and_then(|estimates| estimates.into_iter().max());
         self.shared.progress.send_modify(|progress| {
-            progress.estimate_seconds = estimate.map(|estimate| estimate.as_millis().div_ceil(1000) as u64);
+            progress.estimate = estimate;
             progress.missing = missing.into_iter().map(|one| one.reason).collect();
         });
+    }
+}
+
+impl Drainable for Drain {
+    fn progress(&self) -> Progress {
+        let progress = self.shared.progress.borrow().clone();
+        Progress { state: self.shared.handle.state().to_string(), ..progress }
+    }
+
+    fn may_begin(&self) -> Result<(), String> {
+        match &self.shared.ring {
+            Some(ring) => can_do_without(ring, self.shared.handle.id()),
+            None => Ok(()),
+        }
+    }
+
+    fn begin(&self, force: bool) -> Result<(), String> {
+        if !force && self.shared.progress.borrow().stage == Stage::None {
+            self.may_begin()?;
+        }
+        self.shared.progress.send_modify(|progress| {
+            progress.forced |= force;
+            if progress.stage == Stage::None {
+                progress.stage = Stage::ReadOnly;
+            }
+        });
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 mod backoff;
 mod clock;
 mod collect;
+mod drain;
 mod error;
 mod gate;
 mod meter;
@@ -15,6 +16,7 @@ mod supervisor;
 pub use self::backoff::Backoff;
 pub use self::clock::{Clock, Jumps, ManualClock};
 pub use self::collect::{Collect, CollectGuard, Families};
+pub use self::drain::{Drainable, Progress, Stage};
 pub use self::error::{Cause, Error, Failure, Phase, StopProcess};
 pub use self::gate::{Closed, Gate, Pass};
 pub use self::meter::Meter;

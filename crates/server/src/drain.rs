@@ -8,21 +8,20 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use parking_lot::Mutex;
-use ringkit_lifecycler::Drain;
-use ringkit_lifecycler::drain::Progress;
+use ringkit_runtime::{Drainable, Stage};
 use serde::{Deserialize, Serialize};
 
-/// The instances of a process that can be drained. Clones share them.
+/// What of a process can be drained. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Drains(Arc<Mutex<Vec<Drain>>>);
+pub struct Drains(Arc<Mutex<Vec<Arc<dyn Drainable>>>>);
 
 impl Drains {
-    /// Adds one, once its instance lives.
-    pub fn add(&self, drain: Drain) {
-        self.0.lock().push(drain);
+    /// Adds one, once it is in service.
+    pub fn add(&self, drain: impl Drainable + 'static) {
+        self.0.lock().push(Arc::new(drain));
     }
 
-    fn all(&self) -> Vec<Drain> {
+    fn all(&self) -> Vec<Arc<dyn Drainable>> {
         self.0.lock().clone()
     }
 }
@@ -32,8 +31,27 @@ struct Report {
     drains: Vec<Progress>,
 }
 
-fn report(drains: &[Drain]) -> Report {
-    Report { drains: drains.iter().map(Drain::progress).collect() }
+#[derive(Serialize)]
+struct Progress {
+    instance: String,
+    stage: String,
+    state: String,
+    forced: bool,
+    missing: Vec<String>,
+    /// `null` if it is not known.
+    estimate_seconds: Option<u64>,
+}
+
+fn report(drains: &[Arc<dyn Drainable>]) -> Report {
+    let progress = |drain: &Arc<dyn Drainable>| {
+        let ringkit_runtime::Progress { instance, stage, state, forced, missing, estimate } =
+            drain.progress();
+        // Rounded up: what is left is never told as nothing.
+        let estimate_seconds =
+            estimate.map(|left| left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0)));
+        Progress { instance, stage: stage.to_string(), state, forced, missing, estimate_seconds }
+    };
+    Report { drains: drains.iter().map(progress).collect() }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,7 +84,7 @@ async fn begin(drains: &Drains, request: Request) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     // All or none: a process that is half drained serves nobody.
-    let not_begun = |drain: &&Drain| drain.progress().stage == ringkit_lifecycler::drain::Stage::None;
+    let not_begun = |drain: &&Arc<dyn Drainable>| drain.progress().stage == Stage::None;
     let refusals: Vec<String> =
         drains.iter().filter(not_begun).filter_map(|drain| drain.may_begin().err()).collect();
     if !force && !refusals.is_empty() {

@@ -38,6 +38,8 @@ async fn rolls(dir: &Path, orders: &[[usize; 3]], pace: Pace) {
         async move { load.run(stop).await }
     });
     for place in orders.iter().flatten().copied() {
+        // Writes go on in every state that the ring is in.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         let old = &mut fleet.ingesters[place].process;
         old.signal(Signal::Terminate).unwrap();
         let status = old.wait(SOON).await.unwrap();
