@@ -31,11 +31,7 @@ impl Machine {
 
     pub(super) fn leave_if_due(&mut self, now: Now) -> Option<Action> {
         let Phase::Leaving { since, stopping: true } = self.phase else { return None };
-        // The last state is tried once to be published. If the store is down, the exit does not wait for it.
-        if self.writing.is_some()
-            || (self.farewell_due && self.holds_entry())
-            || now.elapsed < since + self.final_sleep()
-        {
+        if self.waits_for_farewell() || now.elapsed < since + self.final_sleep() {
             return None;
         }
         if self.registered && self.unregister {
@@ -44,6 +40,11 @@ impl Machine {
         }
         self.phase = Phase::Gone;
         Some(Action::Finished)
+    }
+
+    /// The last state is tried once to be published. If the store is down, the exit does not wait for it.
+    pub(super) fn waits_for_farewell(&self) -> bool {
+        self.writing.is_some() || (self.farewell_due && self.holds_entry())
     }
 
     /// Who never took part has nobody to wait for.

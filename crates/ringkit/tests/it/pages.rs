@@ -94,6 +94,36 @@ async fn the_ring_is_shown_sorted_filtered_and_an_instance_is_forgotten_by_a_cli
             .unwrap();
         browser.resize(1280, 900).await.unwrap();
 
+        // Sorted by a click on a heading, the other way round by another; filtered by a word and by a state.
+        let first = async || {
+            let text =
+                browser.run("return document.querySelector('#ring tbody tr td').textContent").await.unwrap();
+            text.as_str().unwrap_or_default().trim().to_owned()
+        };
+        assert_eq!(first().await, "ingester-0000");
+        for expected in ["ingester-0000".to_owned(), format!("ingester-{:04}", number - 1)] {
+            browser.click("#ring th button.sort").await.unwrap();
+            assert_eq!(first().await, expected);
+        }
+        let visible = async || {
+            let script = "return [...document.querySelectorAll('#ring tbody tr')].filter(row => row.offsetParent).length";
+            browser.run(script).await.unwrap()
+        };
+        let filter = async |id: &str, text: &str| {
+            let script = format!(
+                "const field = document.querySelector('{id}'); field.value = '{text}'; \
+                 for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind, {{ bubbles: true }}))"
+            );
+            browser.run(&script).await.unwrap();
+        };
+        filter("#filter", "zone-b").await;
+        assert_eq!(visible().await, (number + 1) / 3);
+        filter("#filter", "").await;
+        filter("#states", "Unhealthy").await;
+        assert_eq!(visible().await, 1);
+        filter("#states", "").await;
+        assert_eq!(visible().await, number);
+
         // The dead one is forgotten, with a question, and goes without loading the page anew.
         browser.run("window.kept = true").await.unwrap();
         browser.click("button[name=forget][value=ingester-0000]").await.unwrap();
