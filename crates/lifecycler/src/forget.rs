@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_or_a_delay_of_zero_switches_it_off() {
+    fn h10_a_timeout_or_a_delay_of_zero_switches_it_off() {
         assert!(Ghosts::new(RULES, Duration::ZERO, PERIOD).is_none());
         assert!(Ghosts::new(AutoForget { after: Duration::ZERO, ..RULES }, TIMEOUT, PERIOD).is_none());
     }

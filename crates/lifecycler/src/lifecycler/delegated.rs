@@ -174,7 +174,7 @@ async fn ghosts_are_forgotten_and_who_beats_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_heartbeat_timeout_of_zero_forgets_nobody() {
+async fn h10_a_heartbeat_timeout_of_zero_forgets_nobody() {
     let world = World::new();
     let forgets: Arc<dyn Delegate> =
         Arc::new(AutoForget { after: Duration::from_secs(10), min_healthy_fraction: 0.0 });

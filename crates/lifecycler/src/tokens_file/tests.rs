@@ -402,7 +402,7 @@ fn a_full_disk_leaves_what_was_there_and_no_temporary_file() {
 }
 
 #[test]
-fn what_a_crash_left_behind_is_not_read_and_goes_with_the_next_save() {
+fn h27_what_a_crash_left_behind_is_not_read_and_goes_with_the_next_save() {
     let (directory, path) = place();
     for name in ["tokens.tmp", "tokens.previous.tmp"] {
         fs::write(directory.path().join(name), r#"{"tok"#).unwrap();

@@ -127,3 +127,50 @@ async fn a_drain_that_would_break_a_quorum_is_refused_unless_forced() {
     assert_eq!(drain(&fleet.distributor, false).await.0, 202);
     assert!(fleet.distributor.process.wait(SOON).await.unwrap().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingester_changes_its_mode_and_renews_tokens_and_refuses_what_makes_no_sense() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Etcd::start().await.unwrap();
+    write_config(dir.path(), "etcd", &format!("etcd: {{endpoints: ['{}']}}", server.addr()), SCALED);
+    let fleet = Fleet::start(dir.path(), SCALED).await;
+    let ingester = &fleet.ingesters[0];
+    let post = async |path: &str| {
+        let answer = http::post(ingester.addr, path, &[], b"").await.unwrap();
+        (answer.status, answer.text())
+    };
+    for mode in ["LEAVING", "ASLEEP", ""] {
+        let (status, text) = post(&format!("/ingester/mode?mode={mode}")).await;
+        assert!(status == 400 && text.contains("READONLY or ACTIVE"), "{status}: {text}");
+    }
+    let shown = async |state: &str| {
+        let seen = || async {
+            let ring = fleet.distributor.ring().await;
+            if ring.iter().any(|shard| shard.0 == "ingester-1" && shard.1 == state) {
+                Ok(())
+            } else {
+                Err(format!("{ring:?}"))
+            }
+        };
+        eventually_ok(SOON, seen).await.unwrap();
+    };
+    assert_eq!(post("/ingester/mode?mode=readonly").await, (200, "Ingester mode READONLY".to_owned()));
+    shown("READONLY").await;
+    assert_eq!(post("/ingester/mode?mode=ACTIVE").await.0, 200);
+    shown("ACTIVE").await;
+
+    let tokens = async || {
+        let ring = fleet.distributor.ring().await;
+        let shard = ring.into_iter().find(|shard| shard.0 == "ingester-1").unwrap();
+        serde_json::from_value::<Vec<u32>>(shard.2).unwrap()
+    };
+    let before = tokens().await;
+    assert_eq!(post("/ingester/renewTokens").await.0, 204);
+    let renewed = || async {
+        let now = tokens().await;
+        let kept = now.iter().filter(|token| before.contains(token)).count();
+        // A tenth of 128, rounded down.
+        if (now.len(), kept) == (128, 116) { Ok(()) } else { Err(format!("{kept} of {}", now.len())) }
+    };
+    eventually_ok(SOON, renewed).await.unwrap();
+}

@@ -529,7 +529,7 @@ impl Store for Refusing {
 }
 
 #[tokio::test]
-async fn who_cannot_be_forgotten_is_named_and_the_others_are_forgotten() {
+async fn h15_who_cannot_be_forgotten_is_named_and_the_others_are_forgotten() {
     let members = [("i1", dead(&[])), ("i2", dead(&[])), ("i3", dead(&[]))];
     let store = Refusing::to_remove("i2", true);
     let (router, client) = served(store, &ServerConfig::default(), &members).await;
