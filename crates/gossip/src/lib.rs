@@ -1,0 +1,12 @@
+//! A replicated store of small registers that needs no server: every member has all of it.
+//!
+//! Without clocks, sockets, threads or tasks: what is here is given bytes and time, and returns bytes and deadlines, so that a
+//! simulated network runs the very code that a real one does. It knows neither rings nor values.
+//!
+//! - [`register`]: what is stored, and which of two writes counts; [`store`]: all of it, with digests that tell two copies apart
+//! - [`queue`]: what is still to be told to others; [`peers`]: whom to tell; [`wire`]: how
+//! - [`swim`]: who is alive, on `foca`; [`id`]: who is who; [`time`]: the two times, and a clock that orders writes
+
+pub mod id;
+pub mod register;
+pub mod time;
