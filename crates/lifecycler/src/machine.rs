@@ -13,6 +13,8 @@ mod entry;
 mod hazards;
 mod join;
 mod leave;
+#[cfg(test)]
+mod model;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -327,7 +329,10 @@ impl Machine {
         let phase = match self.phase {
             Phase::Pending { join_at } => join_at,
             Phase::Joining { observe_until } => observe_until,
-            Phase::Leaving { since, stopping: true } => Some(since + self.final_sleep()),
+            // Not before the last write is through, which has a time of its own.
+            Phase::Leaving { since, stopping: true } if !self.waits_for_farewell() => {
+                Some(since + self.final_sleep())
+            }
             _ => None,
         };
         let writes = if self.writing.is_none() && self.holds_entry() {

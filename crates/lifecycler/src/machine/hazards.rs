@@ -115,6 +115,19 @@ fn h17_who_vanished_registers_anew() {
 }
 
 #[test]
+fn h18_of_two_who_come_back_with_one_token_the_greater_id_keeps_it() {
+    for (other, keeps) in [("zz", false), ("aa", true)] {
+        let mut ring = ring_with(entry(State::Active, &[1, 2, 3, 4]));
+        ring.insert(other, entry(State::Active, &[2, 100]));
+        let mut life = Life::start_on(options(), ring);
+        life.pass_to(10);
+        let tokens = life.own().tokens.to_vec();
+        assert_eq!((tokens.len(), tokens.contains(&2)), (4, keeps), "beside {other}");
+        assert!([1, 3, 4].iter().all(|token| tokens.contains(token)));
+    }
+}
+
+#[test]
 fn h26_stopping_while_joining_leaves_nobody_joining() {
     let observes = AutoDuration::After(secs(60));
     for unregister_on_shutdown in [true, false] {

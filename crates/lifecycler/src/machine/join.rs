@@ -186,7 +186,19 @@ impl Machine {
             .collect()
     }
 
-    fn drop_tokens(&mut self, dropped: &BTreeSet<u32>) {
+    /// Which of our tokens are somebody else's in the eyes of readers, because his id is greater. They are left over when a life
+    /// ended after tokens were drawn and before anybody looked whether others had drawn them too.
+    pub(super) fn held_by_greater(&self) -> BTreeSet<u32> {
+        let own: BTreeSet<u32> = self.tokens.iter().copied().collect();
+        let greater = self
+            .ring
+            .iter()
+            .filter(|(id, entry)| id.as_str() > self.options.id.as_str() && entry.state != State::Left);
+        let theirs = greater.flat_map(|(_, entry)| entry.tokens.iter().copied());
+        theirs.filter(|token| own.contains(token)).collect()
+    }
+
+    pub(super) fn drop_tokens(&mut self, dropped: &BTreeSet<u32>) {
         if !dropped.is_empty() {
             self.tokens = self.tokens.iter().copied().filter(|token| !dropped.contains(token)).collect();
             self.unverified.retain(|token| !dropped.contains(token));

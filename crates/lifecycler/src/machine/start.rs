@@ -10,6 +10,7 @@
 //! | PENDING or LEAVING with too many tokens, or too many in the file | fails to join, or kept | trimmed | `num_tokens` was lowered; ACTIVE and READONLY keep theirs, because data is read from there |
 //! | no tokens, but the file has some | new ones are drawn, the file is emptied | the file's | there is the instance's data |
 //! | tokens of the file that others took | kept | replaced | a token has one owner |
+//! | ACTIVE with tokens that others have as well | kept | the one with the greater id keeps them | readers send it what the token stands for already |
 //! | a negative registration time | kept | 0 | it means unknown |
 
 use ringkit_config::AutoDuration;
@@ -103,6 +104,7 @@ impl Machine {
                 if own.state == State::Leaving {
                     self.trim();
                 }
+                self.drop_tokens(&self.held_by_greater());
                 self.become_state(state, now);
                 self.settle(now);
                 self.top_up(now);
