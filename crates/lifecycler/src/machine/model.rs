@@ -1040,7 +1040,8 @@ impl World {
         }
         let event = match (op.entry, op.landed) {
             (None, landed) => {
-                this.removed = landed.is_some() && !op.fails;
+                // What a former life asked for may have landed between the removal and its answer.
+                this.removed = landed.is_some() && !op.fails && !self.ring.contains(&this.id);
                 if this.removed {
                     self.stats.count("removed");
                 }
