@@ -10,7 +10,7 @@ use ringkit_grpc::{Compression, Pool, PoolOptions};
 use ringkit_lifecycler::{self as lifecycler, Drain};
 use ringkit_ring::{Desc, Operation, Ring, RingOptions, Strategy};
 use ringkit_runtime::{CancellationToken, Cause, CollectGuard, Meter, Service, ServiceHandle, StopProcess};
-use ringkit_server::{IngesterRing, Process, Role};
+use ringkit_server::{Drains, IngesterRing, Process, Role};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clients::Ingesters;
@@ -49,7 +49,9 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let (lifecycler, member) = lifecycler::new(options, client, process.clock.clone(), &process.meter, None);
     process.ring_page_with_forget("/distributor/ring", "Distributor Ring Status", own_ring, client_of_page);
     let drain = Drain::new(member.clone(), None, Vec::new());
-    process.drains().add(drain.clone());
+    let drains = process.drains();
+    drains.announce();
+    drains.add(drain.clone());
 
     let (pool, pool_service) = ingester_pool(&config, &ring, &process.meter);
     let distributor = Arc::new(Distributor::new(
@@ -76,6 +78,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
             part("distributor lifecycler", Box::new(lifecycler)),
         ],
         drain,
+        drains,
         _published,
     })))
 }
@@ -134,6 +137,7 @@ struct DistributorService {
     /// In the order of starting; stopped in reverse, so that the lifecycler leaves the ring first.
     parts: Vec<ServiceHandle>,
     drain: Drain,
+    drains: Drains,
     _published: CollectGuard,
 }
 
@@ -154,8 +158,11 @@ impl Service for DistributorService {
         let mut until_cleanup = TICKS_BETWEEN_CLEANUPS;
         let parts = self.parts.clone();
         let mut ended = Box::pin(select_all(parts.iter().map(|part| Box::pin(part.await_terminated()))));
-        let drain = self.drain.clone();
-        let mut drained = Box::pin(async move { drain.run().await });
+        let (drain, drains) = (self.drain.clone(), self.drains.clone());
+        let mut drained = Box::pin(async move {
+            drain.run().await;
+            drains.all_done().await;
+        });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),

@@ -76,6 +76,11 @@ async fn mode(State(ingester): State<Arc<Ingester>>, request: Request) -> Respon
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
     };
+    if ingester.is_draining() {
+        let text =
+            "this ingester is being drained, which goes by READONLY: its mode cannot be changed any more";
+        return (StatusCode::CONFLICT, text).into_response();
+    }
     if handle.state() == state {
         return format!("Ingester mode {state}").into_response();
     }

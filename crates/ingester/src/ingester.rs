@@ -1,14 +1,14 @@
 //! What RPCs, pages and the service share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringkit_config::Config;
 use ringkit_grpc::http_status;
-use ringkit_lifecycler::Handle;
-use ringkit_runtime::{CancellationToken, Clock, Families, Gate};
+use ringkit_lifecycler::{Drain, Handle};
+use ringkit_runtime::{CancellationToken, Clock, Drainable as _, Families, Gate, Stage};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::Status;
@@ -44,6 +44,9 @@ pub(crate) struct Ingester {
     pub(crate) flushed: watch::Sender<u64>,
     open: OnceLock<Open>,
     handle: OnceLock<Handle>,
+    drain: OnceLock<Drain>,
+    /// Nothing more is taken: what is held was compared with the others.
+    sealed: AtomicBool,
 }
 
 /// What there is once the log has been replayed.
@@ -93,6 +96,8 @@ impl Ingester {
             flushed: watch::Sender::new(0),
             open: OnceLock::new(),
             handle: OnceLock::new(),
+            drain: OnceLock::new(),
+            sealed: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +108,29 @@ impl Ingester {
     /// 503 while the log is replayed.
     pub(crate) fn open(&self) -> Result<&Open, Status> {
         self.open.get().ok_or_else(|| http_status(503, "ingester is starting: replaying the write-ahead log"))
+    }
+
+    pub(crate) fn set_drain(&self, drain: Drain) {
+        let _ = self.drain.set(drain);
+    }
+
+    /// Whether somebody wants this ingester out of service.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.get().is_some_and(|drain| drain.progress().stage != Stage::None)
+    }
+
+    /// Takes nothing more, or takes what comes again.
+    pub(crate) fn seal(&self, sealed: bool) {
+        self.sealed.store(sealed, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::SeqCst)
+    }
+
+    /// When the last push came.
+    pub(crate) fn last_push(&self) -> Option<Instant> {
+        *self.last_push.lock()
     }
 
     /// A push comes in.

@@ -61,6 +61,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let told = Arc::clone(&ingester);
     let collector = process.meter.collect(Arc::new(move |out: &mut Families| told.collect(out)));
 
+    process.drains().announce();
     Ok(Some(Box::new(IngesterService {
         ingester,
         options,

@@ -40,6 +40,10 @@ impl Ingester {
         let open = self.open()?;
         self.accepts_pushes()?;
         let _inflight = self.begin_push()?;
+        // After the count of those under way: whoever seals sees either the count or a refusal.
+        if self.is_sealed() {
+            return Err(http_status(503, "ingester is being drained: not taking samples"));
+        }
         self.note_push();
         open.log.admit().map_err(|failed| http_status(500, failed.to_string()))?;
         let (tenant, outcome) = self.store(open, tenant, &request.timeseries)?;

@@ -106,6 +106,7 @@ impl Service for IngesterService {
         let emptied = Emptied::new(Arc::clone(&self.ingester), self.ring.clone(), &self.ingester.config);
         let drain = Drain::new(handle.clone(), Some(self.ring.clone()), vec![Arc::new(emptied)]);
         self.drains.add(drain.clone());
+        self.ingester.set_drain(drain.clone());
         self.drain = Some(drain);
         self.ingester.set_handle(handle);
         self.lifecycler = Some(lifecycler);
@@ -116,7 +117,7 @@ impl Service for IngesterService {
         let (Some(lifecycler), Some(drain)) = (&mut self.lifecycler, self.drain.clone()) else {
             return Ok(());
         };
-        let (ingester, dir) = (&self.ingester, self.dir.clone());
+        let (ingester, dir, drains) = (&self.ingester, self.dir.clone(), self.drains.clone());
         let inner = stop.child_token();
         let life = async {
             let result = lifecycler.run(inner.clone()).await;
@@ -126,12 +127,17 @@ impl Service for IngesterService {
         let requested = async {
             tokio::select! {
                 () = ingester.shutdown.cancelled() => inner.cancel(),
-                () = drain.run() => inner.cancel(),
+                () = async {
+                    drain.run().await;
+                    drains.all_done().await;
+                } => inner.cancel(),
                 () = inner.cancelled() => (),
             }
         };
         let (result, (), ()) = tokio::join!(life, requested, maintain(ingester, dir, inner.clone()));
-        if drain.progress().stage == Stage::Done { Err(StopProcess.into()) } else { result }
+        // Asked to stop by somebody else meanwhile, it stops for that.
+        let drained = drain.progress().stage == Stage::Done && !stop.is_cancelled();
+        if drained { Err(StopProcess.into()) } else { result }
     }
 
     async fn stop(&mut self, failure: Option<&Cause>) -> Result<(), Cause> {
@@ -174,6 +180,8 @@ impl Drop for IngesterService {
 /// The final sleep is for those who have not heard yet that we leave, and for whoever collects metrics: it ends when nobody
 /// has sent or asked anything for a while, and the metrics were collected once more after that.
 async fn rests(ingester: Arc<Ingester>, mut scrapes: watch::Receiver<u64>) {
+    // From now on, since only now others begin to hear of it.
+    tokio::time::sleep(REST).await;
     while let Some(left) = ingester.still_busy(REST) {
         tokio::time::sleep(left).await;
     }

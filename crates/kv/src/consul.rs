@@ -239,7 +239,11 @@ impl Consul {
         let Answer { index, leaderless, .. } = answer;
         if answer.status == 404 {
             // A Consul without the key tells since when; something else on the way does not.
-            let Some(index) = index else { return Err(failure(&answer)) };
+            let Some(index) = index else {
+                return Err(unavailable(
+                    "a response code 404 that is not Consul's: it tells no index".into(),
+                ));
+            };
             let page = Page { items: Vec::new(), index };
             return Ok(Polled { page, index: Some(index), leaderless });
         }
@@ -387,8 +391,9 @@ impl Flat for Consul {
                     backoff.reset();
                     let Some(now) = told else {
                         // There is nothing to wait for.
-                        news(News::Page(page));
-                        index = 0;
+                        let now = page.index;
+                        news(if now < highest { News::Restarted(page) } else { News::Page(page) });
+                        (highest, index) = (now, 0);
                         tokio::time::sleep(MIN_BACKOFF).await;
                         continue;
                     };
@@ -401,9 +406,7 @@ impl Flat for Consul {
                 }
                 Err(Failure { error, retry_after }) => {
                     let refused = matches!(error, Error::Refused { .. });
-                    if !refused {
-                        pulse.fails(&error);
-                    }
+                    pulse.fails(&error);
                     let wait = backoff.next().max(retry_after.unwrap_or_default()).min(MAX_BACKOFF);
                     warn!(?scope, %error, ?wait, "a watch cannot reach its store and will try again");
                     // Whoever else reaches the server ends the wait, but not at once: a watch that fails by itself must
@@ -517,7 +520,10 @@ fn is_race(what: &str, batch: &Batch) -> bool {
     let guards =
         batch.guards.iter().map(|(Guard::Absent(key) | Guard::Present(key) | Guard::At(key, _))| key);
     let mut words = what.to_owned();
-    for key in puts.chain(guards).chain(&batch.deletes) {
+    let mut keys: Vec<&String> = puts.chain(guards).chain(&batch.deletes).collect();
+    // Of a key that another begins with, nothing must be left.
+    keys.sort_unstable_by_key(|key| std::cmp::Reverse(key.len()));
+    for key in keys {
         words = words.replace(key.as_str(), "");
     }
     const RACES: [&str; 4] = ["stale", "exist", "index", "match"];

@@ -44,6 +44,8 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 pub(crate) struct Etcd {
     endpoints: Vec<String>,
     options: ConnectOptions,
+    /// For those endpoints that are encrypted.
+    tls: Option<TlsOptions>,
     /// Name and password, if the server is to be told who we are.
     user: Option<(String, Secret)>,
     /// One for each endpoint, once it was used.
@@ -103,25 +105,27 @@ impl Etcd {
             let reason = "names no server".to_owned();
             return Err(Error::Misconfigured { backend: BACKEND, key: "endpoints", reason });
         }
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .with_connect_timeout(config.dial_timeout)
             .with_keep_alive(KEEPALIVE, config.dial_timeout.saturating_mul(2))
             .with_keep_alive_while_idle(config.ping_without_stream_allowed)
             .with_tcp_keepalive(KEEPALIVE)
             .with_require_leader(true);
-        if endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
-            options = options.with_tls(tls(config)?);
-        }
+        let encrypted = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let tls = if encrypted { Some(tls(config)?) } else { None };
         let user = (!config.username.is_empty()).then(|| (config.username.clone(), config.password.clone()));
         let connections = endpoints.iter().map(|_| Mutex::default()).collect();
         // Processes spread over the endpoints.
         let current = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(Self { endpoints, options, user, connections, current })
+        Ok(Self { endpoints, options, tls, user, connections, current })
     }
 
     async fn connect(&self, place: usize) -> Result<Connection, Error> {
         let connect = async |user: Option<&(String, Secret)>| {
             let mut options = self.options.clone();
+            if let Some(tls) = self.tls.clone().filter(|_| self.endpoints[place].starts_with("https://")) {
+                options = options.with_tls(tls);
+            }
             if let Some((name, password)) = user {
                 options = options.with_user(name.clone(), password.expose().to_owned());
             }
@@ -133,7 +137,7 @@ impl Etcd {
             connected => connected,
         };
         let client = client.map_err(|error| match error {
-            etcd_client::Error::GRpcStatus(_) => failed(error),
+            etcd_client::Error::GRpcStatus(_) => failed(error, self.user.is_some()),
             // Nothing was asked of a server yet.
             etcd_client::Error::TransportError(cause) => {
                 Error::Misconfigured { backend: BACKEND, key: "tls_enabled", reason: with_causes(&cause) }
@@ -220,7 +224,7 @@ impl Etcd {
                     continue;
                 }
             }
-            return Err(failed(error));
+            return Err(failed(error, self.user.is_some()));
         }
     }
 
@@ -254,7 +258,7 @@ impl Etcd {
         news: &(dyn Fn(News) + Send + Sync),
     ) -> Result<(), Error> {
         let (page, cluster) = self.page(scope).await?;
-        let mut revision = page.index;
+        let (mut revision, mut told) = (page.index, page.index);
         let mut items: BTreeMap<String, Item> =
             page.items.iter().map(|item| (item.key.clone(), item.clone())).collect();
         // What is gone is missing in the page, so that it is told as well.
@@ -263,7 +267,9 @@ impl Etcd {
         *highest = Place { revision, cluster };
         pulse.beats();
         let mut options = WatchOptions::new()
-            .with_start_revision(i64::try_from(revision + 1).unwrap_or(i64::MAX))
+            // What is told again is known already; from the next revision on, a server that nobody writes to would not say
+            // how far it is when it is asked.
+            .with_start_revision(i64::try_from(revision.max(1)).unwrap_or(i64::MAX))
             .with_progress_notify();
         let (Scope::Key(key) | Scope::Below(key)) = scope;
         if matches!(scope, Scope::Below(_)) {
@@ -277,7 +283,7 @@ impl Etcd {
         let mut asked = false;
         loop {
             let message = match timeout(SILENCE, stream.message()).await {
-                Ok(message) => message.map_err(failed)?,
+                Ok(message) => message.map_err(|error| failed(error, true))?,
                 Err(_) if asked => {
                     // Requests would hang on the same connection until its keepalive gives up.
                     self.give_up(&connection).await;
@@ -287,7 +293,9 @@ impl Etcd {
                 Err(_) => {
                     asked = true;
                     let request = timeout(CALL, stream.request_progress()).await;
-                    request.map_err(|_| unavailable("a watch takes no requests"))?.map_err(failed)?;
+                    request
+                        .map_err(|_| unavailable("a watch takes no requests"))?
+                        .map_err(|error| failed(error, true))?;
                     continue;
                 }
             };
@@ -310,6 +318,8 @@ impl Etcd {
             }
             for event in message.events() {
                 let Some(kv) = event.kv() else { continue };
+                // Not that of the header: it may be ahead of what was told.
+                told = told.max(unsigned(kv.mod_revision()));
                 match event.event_type() {
                     EventType::Put => {
                         let item = item(kv);
@@ -320,7 +330,7 @@ impl Etcd {
                     }
                 }
             }
-            news(News::Page(Page { items: items.values().cloned().collect(), index: revision }));
+            news(News::Page(Page { items: items.values().cloned().collect(), index: told }));
         }
     }
 }
@@ -396,9 +406,7 @@ impl Flat for Etcd {
                 continue;
             };
             let refused = matches!(error, Error::Refused { .. });
-            if !refused {
-                pulse.fails(&error);
-            }
+            pulse.fails(&error);
             let wait = backoff.next();
             warn!(?scope, %error, ?wait, "a watch was interrupted and will be begun anew");
             // Whoever else reaches the server ends the wait, but not at once: a watch that fails by itself must not spin.
@@ -470,8 +478,8 @@ fn is_unavailable(error: &etcd_client::Error) -> bool {
 
 /// Whether there was no connection to send it over.
 fn was_not_sent(error: &etcd_client::Error) -> bool {
-    let causes =
-        std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    let etcd_client::Error::GRpcStatus(status) = error else { return false };
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
     causes.into_iter().find_map(|cause| cause.downcast_ref::<tonic::ConnectError>()).is_some()
 }
 
@@ -481,14 +489,15 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// Tells what to try again from what to give up.
-fn failed(error: etcd_client::Error) -> Error {
+fn failed(error: etcd_client::Error, has_user: bool) -> Error {
     if let etcd_client::Error::GRpcStatus(status) = &error {
         let refused = matches!(
             status.code(),
             Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
         );
         // What a server that lost its leader says is no answer.
-        if refused && !is_login_void(&error) {
+        // Whoever has a name can log in again.
+        if refused && !(has_user && is_login_void(&error)) {
             let reason = format!("{}: {}", status.code(), status.message());
             return Error::Refused { backend: BACKEND, reason };
         }

@@ -297,14 +297,15 @@ impl<F: Flat> Store for Layered<F> {
 }
 
 impl Known {
-    /// What was heard while `writes` were under way, which made `after` of something older.
-    fn with(self, writes: &[(EntryId, Option<Bytes>)], after: &Self) -> Self {
-        if self.stored.version >= after.stored.version {
-            return self; // It was read after the last of them.
-        }
+    /// What became known while `writes` were under way, which made `after` of something older, up to the index `commit`.
+    fn with(self, writes: &[(EntryId, Option<Bytes>)], after: &Self, commit: u64) -> Self {
         let mut merged = self;
         let mut entries = Entries::clone(&merged.stored.entries);
         for (id, _) in writes {
+            // What is known of an entry may be from before or after.
+            if merged.entries.get(id).is_some_and(|index| *index >= commit) {
+                continue;
+            }
             match (after.stored.entries.get(id), after.entries.get(id)) {
                 (Some(entry), Some(index)) => {
                     entries.insert(id.clone(), entry.clone());
@@ -317,7 +318,8 @@ impl Known {
             }
         }
         merged.index = merged.index.max(after.index);
-        merged.stored = Stored { version: after.stored.version, entries: Arc::new(entries) };
+        let version = merged.stored.version.max(after.stored.version);
+        merged.stored = Stored { version, entries: Arc::new(entries) };
         merged
     }
 }
@@ -334,6 +336,8 @@ impl<F: Flat> Core<F> {
     fn observed<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Err(error @ (Error::Unavailable { .. } | Error::Deadline { .. })) => self.pulse.fails(error),
+            // Says nothing of whether the server does its work.
+            Err(Error::Refused { .. } | Error::Misconfigured { .. }) => (),
             _ => self.pulse.beats(),
         }
         result
@@ -410,6 +414,9 @@ impl<F: Flat> Core<F> {
 
     /// An entry that somebody deleted by hand leaves no newer index behind: such a value is as new as when it was `heard`.
     fn move_on(&self, key: &Key, known: &mut Known, heard: u64) {
+        if self.layout == Layout::Single {
+            return; // A whole value that changes has an index of its own.
+        }
         let Some(Some(told)) = self.followers.latest(&key.name) else { return };
         let stored = &mut known.stored;
         if stored.version <= told.version && heard > told.version && stored.entries != told.entries {
@@ -541,7 +548,7 @@ impl<F: Flat> Core<F> {
             upserts.into_iter().map(|(id, entry)| (id, Some(entry))).collect();
         writes.extend(removals.into_iter().map(|id| (id, None)));
         let room = self.flat.max_batch() / 2 - 3;
-        let mut rest = &writes[..];
+        let (mut rest, mut last) = (&writes[..], 0);
         for number in 0.. {
             let (some, later) = rest.split_at(first_batch(rest, room.max(1), self.flat.max_batch_bytes()));
             if some.is_empty() {
@@ -587,6 +594,7 @@ impl<F: Flat> Core<F> {
                 }
                 return Ok(None);
             };
+            last = last.max(index);
             let mut entries = Entries::clone(&known.stored.entries);
             for (id, entry) in some {
                 match entry {
@@ -611,7 +619,7 @@ impl<F: Flat> Core<F> {
         // Not offered to watchers: what others wrote meanwhile is not in it, although its version is newer.
         let mut memory = self.known.lock();
         if let Some(heard) = memory.get(&key.name).filter(|heard| heard.stored.version > as_read) {
-            known = heard.clone().with(&writes, &known);
+            known = heard.clone().with(&writes, &known, last);
         }
         put(&mut memory, key, known.clone());
         Ok(Some(known.stored))

@@ -253,6 +253,20 @@ async fn an_etcd_endpoint_that_is_dead_fails_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
     };
+    for layout in [Layout::Single, Layout::PerInstance] {
+        // Where entries have keys of their own, writes go out without a read before them.
+        let key = Key::new(format!("{layout}"), Counters::codec());
+        let config = etcd(&[dead, server.addr()], layout);
+        client(&config).upsert_own(&key.name, "a", &1).await.unwrap();
+        for _ in 0..6 {
+            let store = store(&config);
+            store.get(&key).await.unwrap();
+            for count in 0..3 {
+                let change = Change::upsert("a", Counters::encode_entry(&count));
+                store.apply(&key, change, Precondition::None).await.unwrap();
+            }
+        }
+    }
     let store = store(&etcd(&[dead, server.addr()], Layout::Single));
     let key = Key::new("ring", Counters::codec());
     for count in 0..50 {

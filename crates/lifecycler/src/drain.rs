@@ -28,6 +28,10 @@ const PLACES: usize = 4096;
 pub trait Condition: Send + Sync + 'static {
     /// Whether it holds; if not, what is missing, in plain words.
     async fn check(&self) -> Result<(), Missing>;
+
+    /// Once all conditions hold: from now on nothing may happen that could make this one fail, or, with `false`, it may again.
+    /// It is asked once more after that.
+    fn seal(&self, _sealed: bool) {}
 }
 
 /// Why an instance must stay for now.
@@ -78,9 +82,7 @@ impl Drain {
         let id = self.shared.handle.id();
         tracing::info!(instance = id, "draining: taking nothing new");
         // Who has not joined yet has nothing to hand over.
-        if self.shared.handle.state() == State::Active {
-            self.change_state(State::ReadOnly).await;
-        }
+        self.become_read_only().await;
         self.stage(Stage::Waiting);
         self.wait_for_conditions().await;
         tracing::info!(instance = id, "draining: leaving the ring");
@@ -101,6 +103,12 @@ impl Drain {
         }
     }
 
+    async fn become_read_only(&self) {
+        if self.shared.handle.state() == State::Active {
+            self.change_state(State::ReadOnly).await;
+        }
+    }
+
     fn stage(&self, stage: Stage) {
         self.shared.progress.send_modify(|progress| {
             progress.stage = stage;
@@ -112,7 +120,7 @@ impl Drain {
     /// Until the ring knows, or nobody will ever tell it.
     async fn change_state(&self, to: State) {
         loop {
-            match self.shared.handle.change_state(to).await {
+            match self.shared.handle.change_state_for_now(to).await {
                 Ok(()) => return,
                 Err(error @ (Error::Disallowed { .. } | Error::NotRunning | Error::Superseded { .. })) => {
                     tracing::warn!(%error, "draining goes on without this change of state");
@@ -132,14 +140,16 @@ impl Drain {
     async fn wait_for_conditions(&self) {
         let mut told = Vec::new();
         loop {
-            let mut missing = Vec::new();
-            for condition in &self.shared.conditions {
-                missing.extend(condition.check().await.err());
-            }
-            // Others may have failed since it began.
-            missing.extend(self.may_begin().err().map(|reason| Missing { reason, estimate: None }));
+            // It may have joined meanwhile, or somebody may have changed its state.
+            self.become_read_only().await;
+            let mut missing = self.missing_now().await;
             if missing.is_empty() {
-                return;
+                self.seal(true);
+                missing = self.missing_now().await;
+                if missing.is_empty() {
+                    return;
+                }
+                self.seal(false);
             }
             self.missing(missing);
             let now = self.shared.progress.borrow().clone();
@@ -157,6 +167,7 @@ impl Drain {
                     missing = now.missing.join("; "),
                     "draining: forced to go all the same"
                 );
+                self.seal(true);
                 return;
             }
             let mut asked = self.shared.progress.subscribe();
@@ -165,6 +176,28 @@ impl Drain {
                 _ = asked.wait_for(|progress| progress.forced) => (),
             }
         }
+    }
+
+    fn seal(&self, sealed: bool) {
+        self.shared.conditions.iter().for_each(|condition| condition.seal(sealed));
+    }
+
+    /// What is missing; if it is forced meanwhile, what is known of that.
+    async fn missing_now(&self) -> Vec<Missing> {
+        // Others may have failed since it began.
+        let alone = self.may_begin().err().map(|reason| Missing { reason, estimate: None });
+        let mut missing: Vec<Missing> = alone.into_iter().collect();
+        let mut forced = self.shared.progress.subscribe();
+        for condition in &self.shared.conditions {
+            tokio::select! {
+                checked = condition.check() => missing.extend(checked.err()),
+                _ = forced.wait_for(|progress| progress.forced) => {
+                    let reason = "what it waited for was not looked at to the end".to_owned();
+                    missing.push(Missing { reason, estimate: None });
+                }
+            }
+        }
+        missing
     }
 
     fn missing(&self, missing: Vec<Missing>) {

@@ -36,6 +36,8 @@ pub struct Status {
 /// A question to the service, with the place for its answer.
 pub(crate) struct ChangeState {
     pub(crate) to: State,
+    /// Whether the next life is to know nothing of it.
+    pub(crate) for_now: bool,
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
@@ -162,8 +164,21 @@ impl Handle {
     /// [`Error::Disallowed`]: nothing changed. [`Error::Unpublished`]: the state changed, but the store failed to take it;
     /// it is tried again until it does. [`Error::NotRunning`] after the end.
     pub async fn change_state(&self, to: State) -> Result<(), Error> {
+        self.ask_for_state(to, false).await
+    }
+
+    /// As [`Handle::change_state`], of which the tokens file is not told: after a restart the instance is what it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::change_state`].
+    pub async fn change_state_for_now(&self, to: State) -> Result<(), Error> {
+        self.ask_for_state(to, true).await
+    }
+
+    async fn ask_for_state(&self, to: State, for_now: bool) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let change = Request::Change(ChangeState { to, reply });
+        let change = Request::Change(ChangeState { to, for_now, reply });
         self.changes.send(change).await.map_err(|_| Error::NotRunning)?;
         answer.await.unwrap_or(Err(Error::NotRunning))
     }

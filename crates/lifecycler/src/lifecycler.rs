@@ -201,7 +201,12 @@ impl Lifecycler {
 
     fn change_state(&mut self, change: ChangeState) {
         let before = self.machine.state();
-        match self.machine.change_state(self.now(), change.to) {
+        let changed = if change.for_now {
+            self.machine.change_state_for_now(self.now(), change.to)
+        } else {
+            self.machine.change_state(self.now(), change.to)
+        };
+        match changed {
             Ok(()) => self.unanswered.push(change),
             Err(error) => drop(change.reply.send(Err(error))),
         }
@@ -388,7 +393,7 @@ impl Lifecycler {
             joined: machine.is_joined(),
             published: machine.is_published(),
         };
-        if status.published {
+        if status.published || machine.is_forgotten() {
             let (done, others): (Vec<_>, Vec<_>) =
                 self.unanswered.drain(..).partition(|change| change.to == status.state);
             done.into_iter().for_each(|change| drop(change.reply.send(Ok(()))));

@@ -300,6 +300,11 @@ impl Machine {
         self.registered && self.written.as_ref().is_some_and(|written| self.is_as_desired(written))
     }
 
+    /// Whether the ring is to know nothing of the instance any more: nothing that it changes will be published.
+    pub fn is_forgotten(&self) -> bool {
+        self.joined_once && !self.registered
+    }
+
     /// The instance that is to choose its tokens before this one can; `None` = nobody, or there is nothing to choose.
     ///
     /// While the ring does not show the own entry yet, that is the instance itself.
@@ -433,6 +438,18 @@ impl Machine {
         }
         self.advance(now);
         Ok(())
+    }
+
+    /// As [`Machine::change_state`], but the next life is what this one was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::change_state`].
+    pub fn change_state_for_now(&mut self, now: Now, to: State) -> Result<(), Error> {
+        let (resume_as, save_due) = (self.resume_as, self.save_due);
+        let changed = self.change_state(now, to);
+        (self.resume_as, self.save_due) = (resume_as, save_due);
+        changed
     }
 
     /// Gives up this part of the tokens, chosen at random, for new ones, and tells how many. What they stand for is then

@@ -41,8 +41,12 @@ pub struct RingService {
     trouble: watch::Receiver<Option<Trouble>>,
     /// Up to when the time of its silence is discounted already; `None` while it answers.
     discounted: Option<Instant>,
+    /// Time of silence that is not yet taken off anybody's age.
+    owed: Duration,
 }
 
+/// A silence that is noticed as late as this began when the store was last heard.
+const LATE_NOTICE: Duration = Duration::from_secs(2);
 /// How often the time of a store's silence is discounted while it lasts.
 const DISCOUNT_PERIOD: Duration = Duration::from_secs(1);
 /// Waits between attempts to read the ring at first.
@@ -64,6 +68,7 @@ impl RingService {
             heard_at: None,
             trouble,
             discounted: None,
+            owed: Duration::ZERO,
         }
     }
 
@@ -188,15 +193,15 @@ impl RingService {
     /// Takes the time of the store's silence, up to now, off everybody's age.
     fn discount(&mut self) {
         let (now, trouble) = (Instant::now(), self.trouble.borrow_and_update().clone());
-        let Some(from) = self.discounted.or(trouble.as_ref().map(|trouble| trouble.heard)) else { return };
-        let silent = now.saturating_duration_since(from);
-        // Ages have whole seconds. What is left of one counts at the end.
-        let lost =
-            if trouble.is_some() { silent.as_secs() } else { silent.as_millis().div_ceil(1000) as u64 };
-        self.discounted = trouble.map(|_| from + Duration::from_secs(lost));
+        let Some(from) = self.discounted.or(trouble.as_ref().map(began)) else { return };
+        self.owed += now.saturating_duration_since(from);
+        self.discounted = trouble.map(|_| now);
+        // Ages have whole seconds; what is left of one is owed for the next time.
+        let lost = self.owed.as_secs();
         if lost == 0 {
             return;
         }
+        self.owed -= Duration::from_secs(lost);
         let unix_secs = self.shared.clock.now_secs();
         let lost = i64::try_from(lost).unwrap_or(i64::MAX);
         let Followed { snapshot, notable, .. } = discount(&self.shared.load(), lost, unix_secs);
@@ -246,6 +251,13 @@ impl RingService {
             }
         }
     }
+}
+
+/// When a silence began. Before it was noticed, if that took long; else at that moment, so that failures which come and go
+/// between answers do not add up to a silence.
+fn began(trouble: &Trouble) -> Instant {
+    let noticed_after = trouble.since.saturating_duration_since(trouble.heard);
+    if noticed_after >= LATE_NOTICE { trouble.heard } else { trouble.since }
 }
 
 /// Sleeps until `deadline`; for ever without one.

@@ -1,6 +1,7 @@
 //! `/drain`: takes the process out of its rings, and tells how far that is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Form, FromRequest as _, Query, Request};
@@ -13,16 +14,49 @@ use serde::{Deserialize, Serialize};
 
 /// What of a process can be drained. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Drains(Arc<Mutex<Vec<Arc<dyn Drainable>>>>);
+pub struct Drains(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// How many there will be.
+    announced: usize,
+    drains: Vec<Arc<dyn Drainable>>,
+}
+
+/// How often it is looked whether all is done.
+const PERIOD: Duration = Duration::from_millis(50);
 
 impl Drains {
-    /// Adds one, once it is in service.
-    pub fn add(&self, drain: impl Drainable + 'static) {
-        self.0.lock().push(Arc::new(drain));
+    /// There will be one more: until it is [added](Drains::add), nothing of the process can be drained.
+    pub fn announce(&self) {
+        self.0.lock().announced += 1;
     }
 
-    fn all(&self) -> Vec<Arc<dyn Drainable>> {
-        self.0.lock().clone()
+    /// Adds one that was announced, once it is in service.
+    pub fn add(&self, drain: impl Drainable + 'static) {
+        self.0.lock().drains.push(Arc::new(drain));
+    }
+
+    /// Waits until everything that was announced is drained: only then may the process end, because one that ends early takes
+    /// down what others of the process have not handed over yet.
+    pub async fn all_done(&self) {
+        loop {
+            let all = self.all();
+            if all.is_some_and(|all| all.iter().all(|drain| drain.progress().stage == Stage::Done)) {
+                return;
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
+    /// All of them; `None` while some are not in service yet.
+    fn all(&self) -> Option<Vec<Arc<dyn Drainable>>> {
+        let known = self.0.lock();
+        (known.drains.len() >= known.announced).then(|| known.drains.clone())
+    }
+
+    fn present(&self) -> Vec<Arc<dyn Drainable>> {
+        self.0.lock().drains.clone()
     }
 }
 
@@ -62,7 +96,7 @@ struct Asked {
 
 /// What can be looked at.
 pub(crate) fn routes(drains: Drains) -> Router {
-    Router::new().route("/drain", get(async move || axum::Json(report(&drains.all()))))
+    Router::new().route("/drain", get(async move || axum::Json(report(&drains.present()))))
 }
 
 /// What changes something.
@@ -78,11 +112,10 @@ async fn begin(drains: &Drains, request: Request) -> Response {
     };
     let form = Form::<Asked>::from_request(request, &()).await.map(|form| form.0).unwrap_or_default();
     let force = query.force || form.force;
-    let drains = drains.all();
-    if drains.is_empty() {
-        let text = "no instance of this process is in a ring yet: there is nothing to drain\n";
+    let Some(drains) = drains.all().filter(|drains| !drains.is_empty()) else {
+        let text = "not all of this process is in its rings yet: ask again when it is ready\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
-    }
+    };
     // All or none: a process that is half drained serves nobody.
     let not_begun = |drain: &&Arc<dyn Drainable>| drain.progress().stage == Stage::None;
     let refusals: Vec<String> =

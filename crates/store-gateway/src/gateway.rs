@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use ringkit_lifecycler::{Drain, Handle};
 use ringkit_ring::{Operation, Ring, State};
 use ringkit_runtime::{CancellationToken, Cause, Service, ServiceHandle, ServiceState, StopProcess};
+use ringkit_server::Drains;
 use tracing::{info, warn};
 
 use crate::stability;
@@ -28,6 +29,7 @@ pub(crate) struct Gateway {
     pub(crate) ring: Ring,
     pub(crate) handle: Handle,
     pub(crate) drain: Drain,
+    pub(crate) drains: Drains,
     /// Its own id in the ring.
     pub(crate) id: String,
     pub(crate) waits: Waits,
@@ -59,7 +61,10 @@ impl Service for Gateway {
         let [reader, lifecycler] = &mut parts;
         tokio::select! {
             () = stop.cancelled() => Ok(()),
-            () = self.drain.run() => Err(StopProcess.into()),
+            () = async {
+                self.drain.run().await;
+                self.drains.all_done().await;
+            } => Err(StopProcess.into()),
             _ = reader.wait_for(|state| *state > ServiceState::Running) => Err(ended(&self.reader)),
             _ = lifecycler.wait_for(|state| *state > ServiceState::Running) => Err(ended(&self.lifecycler)),
         }

@@ -61,7 +61,9 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         client_of_page,
     );
     let drain = Drain::new(handle.clone(), None, Vec::new());
-    process.drains().add(drain.clone());
+    let drains = process.drains();
+    drains.announce();
+    drains.add(drain.clone());
     process.provide(StoreGatewayRing(ring.clone()));
     let readiness = handle.clone();
     process.ready_check("store-gateway", move || readiness.ready());
@@ -72,6 +74,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
         ring,
         handle,
         drain,
+        drains,
         id,
         waits: Waits {
             state: ring_config.wait_instance_state_timeout,
