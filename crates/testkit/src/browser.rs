@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -27,6 +28,8 @@ pub struct Browser {
     _driver: Process,
     addr: SocketAddr,
     session: String,
+    /// The browser is a child of the driver, which does not take it along when it is killed.
+    pid: Option<Pid>,
     _profile: TempDir,
 }
 
@@ -68,8 +71,11 @@ impl Browser {
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": options, "unhandledPromptBehavior": "ignore"
         } } });
-        let mut browser = Self { _driver: driver, addr, session: String::new(), _profile: profile };
+        let mut browser =
+            Self { _driver: driver, addr, session: String::new(), pid: None, _profile: profile };
         let started = browser.call("POST", "/session", &wanted).await?;
+        let pid = started["capabilities"]["goog:processID"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        browser.pid = pid.and_then(Pid::from_raw);
         browser.session = started["sessionId"].as_str().unwrap_or_default().to_owned();
         Ok(browser)
     }
@@ -155,6 +161,15 @@ impl Browser {
     }
 }
 
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,5 +186,9 @@ mod tests {
         assert_eq!(browser.run("return document.title").await.unwrap(), "true");
         assert!(browser.picture().await.unwrap().starts_with(b"\x89PNG"));
         assert!(browser.click("#nothing").await.is_err());
+        let pid = browser.pid.unwrap();
+        drop(browser);
+        let gone = || async { rustix::process::test_kill_process(pid).is_err() };
+        crate::eventually(START_TIMEOUT, gone).await.unwrap();
     }
 }

@@ -115,6 +115,8 @@ async fn a_tokens_file_that_must_not_be_broken_prevents_the_start() {
     for (on_corrupt, keeps) in
         [(OnCorrupt::Ring, true), (OnCorrupt::Previous, true), (OnCorrupt::Regenerate, false)]
     {
+        // Whoever joined before has replaced it.
+        std::fs::write(&path, "{broken").unwrap();
         let world = World::new();
         let tokens = vec![1, 2, 3, 4, 5, 6, 7, 8];
         let entry = InstanceDesc { tokens: tokens.clone().into(), ..InstanceDesc::default() };
