@@ -9,4 +9,6 @@
 
 pub mod id;
 pub mod register;
+pub mod store;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,702 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::register::{MAX_BODY_BYTES, MAX_FACETS, MAX_ID_BYTES};
+use crate::time::Hlc;
+
+const OWN: u64 = 9;
+const PEER: u64 = 2;
+/// Wall milliseconds when monotonic time began.
+const WALL: u64 = 1_700_000_000_000;
+const HOUR: u64 = 60 * 60 * 1_000;
+const DAY: u64 = 24 * HOUR;
+
+/// So many milliseconds after the beginning.
+fn at(ms: u64) -> Now {
+    Now { mono: Duration::from_millis(ms), wall_ms: WALL + ms }
+}
+
+fn body(text: Option<&'static str>) -> Body {
+    text.map_or(Body::Tombstone, |text| Body::Live(Bytes::from_static(text.as_bytes())))
+}
+
+/// Written so many milliseconds after the beginning.
+fn register(epoch: u32, ms: u64, author: u64, text: Option<&'static str>) -> Register {
+    Register { version: Version { epoch, hlc: Hlc::from_ms(WALL + ms) }, author, body: body(text) }
+}
+
+fn entry(id: &str) -> EntryId {
+    EntryId::new(id, 0)
+}
+
+fn store() -> Store {
+    Store::new(Limits::default(), OWN)
+}
+
+fn held<'a>(store: &'a Store, key: &str, id: &str) -> Option<&'a Register> {
+    store.get(key, &entry(id)).map(Slot::register)
+}
+
+fn contents(store: &Store) -> Vec<(String, EntryId, Register)> {
+    let mut contents = Vec::new();
+    for key in store.keys() {
+        for (entry, slot) in store.registers(key) {
+            contents.push((key.to_owned(), entry.clone(), slot.register().clone()));
+        }
+    }
+    contents
+}
+
+/// A store that was given what `store` holds, and nothing before.
+fn rebuilt(store: &Store, now: Now) -> Store {
+    let mut rebuilt = Store::new(Limits { max_bytes: usize::MAX, ..Limits::default() }, OWN);
+    for (key, entry, register) in contents(store) {
+        assert_eq!(rebuilt.merge(now, &key, &entry, &register, None), Merged::New);
+    }
+    rebuilt
+}
+
+#[track_caller]
+fn assert_equal(one: &Store, other: &Store) {
+    assert_eq!(contents(one), contents(other));
+    assert_eq!(one.root(), other.root());
+    assert_eq!(one.sizes(), other.sizes());
+    assert!(one.digests().eq(other.digests()));
+    for key in one.keys() {
+        assert_eq!(one.buckets(key), other.buckets(key));
+        assert_eq!(one.key_sizes(key), other.key_sizes(key));
+    }
+}
+
+#[test]
+fn the_later_version_stays_whichever_comes_first() {
+    let (early, late) = (register(0, 1, PEER, Some("early")), register(0, 2, PEER, Some("late")));
+    let mut store = store();
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &early, None), Merged::New);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &early, None), Merged::Same);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &late, None), Merged::Changed);
+    let version = store.local_version("k");
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &early, None), Merged::Older);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &late, None), Merged::Same);
+    assert_eq!(held(&store, "k", "i"), Some(&late));
+    assert_eq!(store.local_version("k"), version);
+    assert!(Merged::New.is_change() && Merged::Changed.is_change());
+    assert!(!Merged::Same.is_change() && !Merged::Older.is_change());
+    assert!(!Merged::Refused(Reason::ClockAhead).is_change());
+}
+
+#[test]
+fn what_no_store_may_hold_is_refused_from_others_and_from_ourselves() {
+    let mut store = store();
+    let long = "x".repeat(MAX_ID_BYTES + 1);
+    let large = Body::Live(Bytes::from(vec![0; MAX_BODY_BYTES + 1]));
+    let cases = [
+        (long.as_str(), entry("i"), body(Some("b")), Reason::KeyTooLong),
+        ("k", entry(&long), body(Some("b")), Reason::IdTooLong),
+        ("k", EntryId::new("i", MAX_FACETS), body(Some("b")), Reason::FacetOutOfRange),
+        ("k", entry("i"), large, Reason::BodyTooLarge),
+    ];
+    for (key, entry, body, reason) in cases {
+        let register = Register { body: body.clone(), ..register(0, 1, PEER, None) };
+        assert_eq!(store.merge(at(5), key, &entry, &register, None), Merged::Refused(reason));
+        let written = store.write(at(5), key, &entry, body.clone(), &mut Clock::default());
+        assert_eq!(written, Err(reason));
+        let Body::Live(bytes) = body else { panic!("a tombstone") };
+        let changes = [(EntryId::new("fine", 0), None), (entry.clone(), Some(bytes))];
+        let applied = store.apply(at(5), key, None, &changes, &mut Clock::default());
+        let refused = if reason == Reason::KeyTooLong { EntryId::new("fine", 0) } else { entry };
+        assert_eq!(applied, Err(NotApplied::Refused { entry: refused, reason }));
+    }
+    let last = register(u32::MAX, 1, PEER, Some("b"));
+    let merged = store.merge(at(5), "k", &entry("i"), &last, None);
+    assert_eq!(merged, Merged::Refused(Reason::EpochOutOfRange));
+    assert_eq!(store.num_keys(), 0);
+    assert!(store.take_changes().is_empty());
+
+    let longest = "x".repeat(MAX_ID_BYTES);
+    let largest = Body::Live(Bytes::from(vec![0; MAX_BODY_BYTES]));
+    let place = EntryId::new(longest.as_str(), MAX_FACETS - 1);
+    assert!(store.write(at(5), &longest, &place, largest, &mut Clock::default()).is_ok());
+}
+
+#[test]
+fn a_clock_that_is_ahead_is_refused_unless_it_was_our_own() {
+    let mut store = store();
+    for (author, ms, merged) in [
+        (PEER, 60_005, Merged::New),
+        (PEER, 60_006, Merged::Refused(Reason::ClockAhead)),
+        (OWN, 60_006, Merged::Changed),
+        (OWN, 1_000 * DAY, Merged::Changed),
+    ] {
+        let ahead = register(0, ms, author, Some("b"));
+        assert_eq!(store.merge(at(5), "k", &entry("i"), &ahead, None), merged, "{author} at {ms}");
+    }
+    // What is stored is known for what it is, also when our clock has jumped back.
+    let stored = held(&store, "k", "i").unwrap().clone();
+    let mut other = Store::new(Limits::default(), PEER);
+    let before = Now { wall_ms: WALL + 2_000 * DAY, ..at(5) };
+    assert_eq!(other.merge(before, "k", &entry("i"), &stored, None), Merged::New);
+    assert_eq!(other.merge(at(5), "k", &entry("i"), &stored, None), Merged::Same);
+}
+
+#[test]
+fn an_old_tombstone_is_taken_only_for_what_is_known() {
+    let mut store = store();
+    let (tombstone, live) = (register(0, 1, PEER, None), register(0, 0, PEER, Some("b")));
+    let late = at(1 + DAY + 1);
+    let merged = store.merge(late, "k", &entry("i"), &tombstone, None);
+    assert_eq!(merged, Merged::Refused(Reason::TombstoneTooOld));
+    assert_eq!(store.merge(late, "k", &entry("i"), &live, None), Merged::New);
+    assert_eq!(store.merge(late, "k", &entry("i"), &tombstone, None), Merged::Changed);
+    assert_eq!(store.merge(at(1 + DAY), "k", &entry("j"), &tombstone, None), Merged::New);
+}
+
+#[test]
+fn what_is_gone_is_old_and_unknown_and_goes_elsewhere_at_that_version_only() {
+    let version = register(0, 1, PEER, None).version;
+    let (young, old) = (at(1 + DAY), at(2 + DAY));
+    let mut store = store();
+    assert!(store.is_gone(old, "k", &entry("i"), version));
+    assert!(!store.is_gone(young, "k", &entry("i"), version));
+    let _ = store.merge(at(1), "k", &entry("i"), &register(0, 1, PEER, Some("b")), None);
+    assert!(!store.is_gone(old, "k", &entry("i"), version));
+
+    let other = register(0, 0, PEER, None).version;
+    assert!(!store.gone(old, "k", &entry("i"), other), "another version");
+    assert!(!store.gone(young, "k", &entry("i"), version), "not old by our clock");
+    assert!(!store.gone(old, "k", &entry("j"), version), "unknown");
+    assert!(store.gone(old, "k", &entry("i"), version));
+    assert_eq!((store.num_keys(), store.root(), store.sizes()), (0, 0, Sizes::default()));
+    assert!(!store.gone(old, "k", &entry("i"), version), "no longer there");
+
+    let _ = store.merge(at(1), "k", &entry("own"), &register(0, 1, OWN, Some("b")), None);
+    assert!(!store.gone(old, "k", &entry("own"), version));
+}
+
+#[test]
+fn a_full_store_refuses_what_is_new_and_of_others() {
+    let limits = Limits { max_keys: 2, max_entries_per_key: 2, ..Limits::default() };
+    let mut store = Store::new(limits, OWN);
+    let (peer, own) = (register(0, 1, PEER, Some("b")), register(0, 1, OWN, Some("b")));
+    for (key, id, register, merged) in [
+        ("a", "1", &peer, Merged::New),
+        ("a", "2", &peer, Merged::New),
+        ("a", "3", &peer, Merged::Refused(Reason::TooManyEntries)),
+        ("a", "3", &own, Merged::New),
+        ("b", "1", &peer, Merged::New),
+        ("c", "1", &peer, Merged::Refused(Reason::TooManyKeys)),
+        ("c", "1", &own, Merged::New),
+        ("c", "2", &peer, Merged::New),
+        // Even those that look like our own have an end.
+        ("a", "4", &own, Merged::New),
+        ("a", "5", &own, Merged::Refused(Reason::TooManyEntries)),
+        ("d", "1", &own, Merged::New),
+        ("e", "1", &own, Merged::Refused(Reason::TooManyKeys)),
+    ] {
+        assert_eq!(store.merge(at(5), key, &entry(id), register, None), merged, "{key} {id}");
+    }
+    let later = register(0, 2, PEER, Some("longer"));
+    assert_eq!(store.merge(at(5), "a", &entry("1"), &later, None), Merged::Changed);
+    let mut clock = Clock::default();
+    assert!(store.write(at(5), "a", &entry("6"), body(Some("b")), &mut clock).is_ok());
+    assert!(store.write(at(5), "f", &entry("1"), body(Some("b")), &mut clock).is_ok());
+}
+
+#[test]
+fn a_store_full_of_bytes_takes_tombstones_and_some_of_what_it_knows() {
+    const BODY: usize = 10_000;
+    let sized = |ms: u64, bytes: usize| Register {
+        body: Body::Live(Bytes::from(vec![0; bytes])),
+        ..register(0, ms, PEER, None)
+    };
+    let full = Merged::Refused(Reason::TooManyBytes);
+    let mut store = Store::new(Limits { max_bytes: 2 * BODY, ..Limits::default() }, OWN);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &sized(1, BODY), None), Merged::New);
+    assert_eq!(store.merge(at(5), "k", &entry("j"), &sized(1, BODY), None), full);
+    // An update passes the limit, but not twice the limit.
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &sized(2, 3 * BODY), None), Merged::Changed);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &sized(3, 4 * BODY), None), full);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &sized(3, 3 * BODY), None), Merged::Changed);
+    let written =
+        store.upsert(at(5), "k", &entry("own"), Bytes::from(vec![0; 2 * BODY]), &mut Clock::default());
+    assert!(written.is_ok() && store.sizes().bytes > 5 * BODY);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &sized(4, 3 * BODY), None), Merged::Changed);
+    let tombstone = register(0, 5, PEER, None);
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &tombstone, None), Merged::Changed);
+    assert!(store.sizes().bytes < 3 * BODY);
+}
+
+#[test]
+fn an_own_write_keeps_its_epoch_unless_it_overrules() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    let mut epoch = |store: &mut Store| {
+        let written = store.write(at(5), "k", &entry("i"), body(Some("own")), &mut clock).unwrap();
+        assert_eq!((held(store, "k", "i"), written.author), (Some(&written), OWN));
+        // Whatever it overrules, others believe its time.
+        assert!(written.version.hlc < Hlc::from_ms(WALL + 6));
+        written.version.epoch
+    };
+    assert_eq!((epoch(&mut store), epoch(&mut store)), (0, 0));
+    let _ = store.merge(at(5), "k", &entry("i"), &register(0, 50_000, PEER, Some("foreign")), None);
+    assert_eq!((epoch(&mut store), epoch(&mut store)), (1, 1));
+    let _ = store.merge(at(5), "k", &entry("i"), &register(7, 1, PEER, None), None);
+    assert_eq!((epoch(&mut store), epoch(&mut store)), (8, 8));
+    let former = register(8, 1_000 * DAY, OWN, Some("of a former life"));
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &former, None), Merged::Changed);
+    assert_eq!((epoch(&mut store), epoch(&mut store)), (9, 9));
+    let last = register(u32::MAX - 1, 1, PEER, Some("as far as it goes"));
+    assert_eq!(store.merge(at(5), "k", &entry("i"), &last, None), Merged::Changed);
+    assert_eq!((epoch(&mut store), epoch(&mut store)), (u32::MAX, u32::MAX));
+}
+
+#[test]
+fn removing_leaves_a_tombstone_where_there_was_something() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    assert_eq!(store.remove(at(5), "k", &entry("i"), &mut clock), None);
+    let written = store.upsert(at(5), "k", &entry("i"), Bytes::from_static(b"b"), &mut clock).unwrap();
+    assert_eq!(store.live("k").map(|(entry, _)| entry.id.as_str()).collect::<Vec<_>>(), ["i"]);
+    let removed = store.remove(at(5), "k", &entry("i"), &mut clock).unwrap();
+    assert!(removed.is_tombstone() && removed.supersedes(&written));
+    assert_eq!(store.remove(at(5), "k", &entry("i"), &mut clock), None);
+    assert_eq!((store.live("k").count(), store.registers("k").count()), (0, 1));
+    assert_eq!((store.sizes().entries, store.sizes().tombstones), (1, 1));
+}
+
+#[test]
+fn ages_are_told_by_the_sender_and_grow_here() {
+    let mut store = store();
+    let heartbeat = EntryId::new("i", HEARTBEAT_FACET);
+    let age = |store: &Store, ms| store.get("k", &heartbeat).unwrap().age(at(ms)).as_millis();
+    let beat = |store: &mut Store, now, ms, age: Option<u64>| {
+        let age = age.map(Duration::from_millis);
+        store.merge(at(now), "k", &heartbeat, &register(0, ms, PEER, Some("beat")), age)
+    };
+    // Older than this process.
+    assert_eq!(beat(&mut store, 1_000, 1, Some(30_000)), Merged::New);
+    assert_eq!((age(&store, 1_000), age(&store, 3_500)), (30_000, 32_500));
+    // The same once more is no sign of life.
+    assert_eq!(beat(&mut store, 2_000, 1, Some(0)), Merged::Same);
+    assert_eq!(age(&store, 2_000), 31_000);
+    assert_eq!(beat(&mut store, 4_000, 2, Some(1_500)), Merged::Changed);
+    assert_eq!(age(&store, 4_000), 1_500);
+    // Later, but by a longer way.
+    assert_eq!(beat(&mut store, 5_000, 3, Some(60_000)), Merged::Changed);
+    assert_eq!(age(&store, 5_000), 2_500);
+    assert_eq!(beat(&mut store, 6_000, 4, None), Merged::Changed);
+    assert_eq!((age(&store, 6_000), age(&store, 0)), (0, 0));
+    let heard = store.merge(at(7_000), "k", &entry("i"), &register(0, 1, PEER, None), Some(Duration::MAX));
+    assert_eq!(heard, Merged::New);
+    assert!(store.get("k", &entry("i")).unwrap().age(at(7_000)) > Duration::from_secs(1 << 50));
+}
+
+#[test]
+fn tombstones_are_forgotten_after_the_horizon_and_nothing_comes_back() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    let (live, tombstone) = (register(0, 1, PEER, Some("b")), register(0, 2, PEER, None));
+    let _ = store.merge(at(5), "k", &entry("i"), &live, None);
+    let _ = store.merge(at(5), "k", &entry("i"), &tombstone, None);
+    assert!(store.tick(at(2 + DAY), &mut clock).is_empty());
+    assert_eq!(store.sizes().tombstones, 1);
+    let before = store.local_version("k");
+    store.take_changes();
+    let late = at(3 + DAY);
+    assert!(store.tick(late, &mut clock).is_empty());
+    assert_eq!((store.num_keys(), store.root(), store.sizes()), (0, 0, Sizes::default()));
+    assert!(store.local_version("k") > before);
+    assert_eq!(store.take_changes().entries.len(), 1);
+    assert!(store.is_gone(late, "k", &entry("i"), live.version));
+    let merged = store.merge(late, "k", &entry("i"), &tombstone, None);
+    assert_eq!(merged, Merged::Refused(Reason::TombstoneTooOld));
+}
+
+#[test]
+fn own_live_registers_are_restamped_a_few_at_a_time_within_a_quarter_of_the_horizon() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    let ids: Vec<_> = (0..100).map(|number| format!("i{number}")).collect();
+    for id in &ids {
+        store.upsert(at(0), "k", &entry(id), Bytes::from_static(b"b"), &mut clock).unwrap();
+    }
+    store.remove(at(0), "k", &entry("i0"), &mut clock).unwrap();
+    let _ = store.merge(at(0), "k", &entry("foreign"), &register(0, 0, PEER, Some("b")), None);
+    assert!(store.tick(at(4 * HOUR), &mut clock).is_empty());
+    let mut restamped = BTreeMap::new();
+    for minutes in 4 * 60..=6 * 60 {
+        let now = at(minutes * HOUR / 60);
+        let due = store.tick(now, &mut clock);
+        assert!(due.len() < 30, "{} at once", due.len());
+        for (key, place) in due {
+            let register = store.get(&key, &place).unwrap().register();
+            assert_eq!(register.version.epoch, 0);
+            assert_eq!((register.version.hlc.ms(), &register.body), (now.wall_ms, &body(Some("b"))));
+            assert_eq!(restamped.insert(place, minutes), None, "twice");
+        }
+    }
+    assert_eq!(restamped.len(), 99);
+    assert_equal(&store, &rebuilt(&store, at(6 * HOUR)));
+}
+
+#[test]
+fn restamping_is_no_sign_of_life() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    let heartbeat = EntryId::new("i", HEARTBEAT_FACET);
+    store.upsert(at(0), "k", &heartbeat, Bytes::from_static(b"b"), &mut clock).unwrap();
+    assert_eq!(store.tick(at(7 * HOUR), &mut clock), [(SmolStr::new("k"), heartbeat.clone())]);
+    let slot = store.get("k", &heartbeat).unwrap();
+    assert_eq!(slot.age(at(7 * HOUR)), Duration::from_millis(7 * HOUR));
+    let mut other = Store::new(Limits::default(), PEER);
+    let age = Some(slot.age(at(7 * HOUR)));
+    let young = Now { mono: Duration::from_millis(1), ..at(7 * HOUR) };
+    assert_eq!(other.merge(young, "k", &heartbeat, slot.register(), age), Merged::New);
+    assert_eq!(other.get("k", &heartbeat).unwrap().age(young), Duration::from_millis(7 * HOUR));
+}
+
+#[test]
+fn an_own_register_from_a_wrong_clock_is_restamped_once() {
+    for text in [Some("of a former life"), None] {
+        let mut store = store();
+        let mut clock = Clock::default();
+        let _ = store.merge(at(5), "k", &entry("i"), &register(0, 1_000 * DAY, OWN, text), None);
+        assert_eq!(store.tick(at(5), &mut clock).len(), 1);
+        let restamped = held(&store, "k", "i").unwrap();
+        assert_eq!(restamped.version, Version { epoch: 1, hlc: Hlc::from_ms(WALL + 5) });
+        assert_eq!(restamped.body, body(text));
+        assert!(store.tick(at(6), &mut clock).is_empty());
+        // Our own clock jumps ahead and back, within one life: there is no better time to be had.
+        store.write(at(1_000 * DAY), "k", &entry("i"), body(text), &mut clock).unwrap();
+        assert!(store.tick(at(7), &mut clock).is_empty());
+    }
+}
+
+#[test]
+fn a_member_cut_off_for_long_keeps_only_its_own() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    for (key, id, author, text) in [
+        ("a", "1", PEER, Some("b")),
+        ("a", "2", OWN, Some("b")),
+        ("a", "3", PEER, None),
+        ("a", "4", OWN, None),
+        ("b", "1", PEER, Some("b")),
+    ] {
+        let _ = store.merge(at(5), key, &entry(id), &register(0, 1, author, text), None);
+    }
+    store.take_changes();
+    assert_eq!(store.forget_foreign(), 3);
+    assert_eq!(store.keys().collect::<Vec<_>>(), ["a"]);
+    let left: Vec<_> = store.registers("a").map(|(entry, _)| entry.id.as_str()).collect();
+    assert_eq!(left, ["2", "4"]);
+    assert_eq!(store.take_changes().entries.len(), 3);
+    assert_equal(&store, &rebuilt(&store, at(5)));
+    assert!(store.tick(at(5), &mut clock).is_empty());
+}
+
+#[test]
+fn changes_are_applied_all_or_none_and_conflict_by_the_entry() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    let bytes = || Some(Bytes::from_static(b"b"));
+    let (i, j) = (entry("i"), entry("j"));
+    let read = store.local_version("k");
+    let both = [(i.clone(), bytes()), (j.clone(), bytes())];
+    let written = store.apply(at(5), "k", Some(read), &both, &mut clock).unwrap();
+    assert_eq!(written.iter().map(|(entry, _)| entry).collect::<Vec<_>>(), [&i, &j]);
+    assert!(written.iter().all(|(entry, register)| store.get("k", entry).unwrap().register() == register));
+
+    // Based on what was before: the place is not what it was.
+    let conflict: Result<Vec<(EntryId, Register)>, _> = Err(NotApplied::Conflict { entry: i.clone() });
+    let mixed = [(entry("new"), bytes()), (i.clone(), bytes())];
+    assert_eq!(store.apply(at(5), "k", Some(read), &mixed, &mut clock), conflict);
+    assert!(store.get("k", &entry("new")).is_none());
+
+    // Somebody else changed another entry.
+    let read = store.local_version("k");
+    let _ = store.merge(at(6), "k", &j, &register(1, 6, PEER, Some("c")), None);
+    assert!(store.local_version("k") > read);
+    let only_i = [(i.clone(), None), (entry("never there"), None)];
+    let removed = store.apply(at(6), "k", Some(read), &only_i, &mut clock).unwrap();
+    assert!(removed.len() == 1 && removed[0].1.is_tombstone());
+    assert!(store.apply(at(6), "k", Some(read), &[(j.clone(), None)], &mut clock).is_err());
+    assert_eq!(store.apply(at(6), "k", None, &[(j.clone(), None)], &mut clock).unwrap().len(), 1);
+
+    // Forgotten since: nothing is left to tell when that place changed.
+    let read = store.local_version("k");
+    assert!(store.tick(at(2 * DAY), &mut clock).is_empty());
+    assert_eq!(store.num_keys(), 0);
+    assert_eq!(store.apply(at(2 * DAY), "k", Some(read), &[(i.clone(), bytes())], &mut clock), conflict);
+    let again = store.local_version("k");
+    assert!(store.apply(at(2 * DAY), "k", Some(again), &[(j, bytes())], &mut clock).is_ok());
+    assert_eq!(store.apply(at(2 * DAY), "k", Some(read), &[(i.clone(), bytes())], &mut clock), conflict);
+    assert!(store.apply(at(2 * DAY), "k", Some(again), &[(i, bytes())], &mut clock).is_ok());
+}
+
+#[test]
+fn changes_are_told_once_and_not_without_end() {
+    let mut store = store();
+    let one = register(0, 1, PEER, Some("b"));
+    for _ in 0..2 {
+        let _ = store.merge(at(5), "k", &entry("i"), &one, None);
+    }
+    store.upsert(at(5), "l", &entry("i"), Bytes::new(), &mut Clock::default()).unwrap();
+    let changes = store.take_changes();
+    let expected = BTreeSet::from([(SmolStr::new("k"), entry("i")), (SmolStr::new("l"), entry("i"))]);
+    assert_eq!(changes, Changes { everything: false, entries: expected });
+    assert!(!changes.is_empty() && store.take_changes().is_empty());
+
+    let mut changes = Changes::default();
+    for number in 0..=MAX_CHANGES {
+        assert!(!changes.everything);
+        changes.note("k", &entry(&number.to_string()));
+    }
+    changes.note("k", &entry("one more"));
+    assert_eq!(changes, Changes { everything: true, entries: BTreeSet::new() });
+    assert!(!changes.is_empty());
+}
+
+#[test]
+fn buckets_find_what_differs() {
+    let mut store = store();
+    assert_eq!(store.buckets("k"), &[0; BUCKETS]);
+    for number in 0..1_000 {
+        for facet in 0..MAX_FACETS {
+            let place = EntryId::new(format!("i{number}"), facet);
+            let _ = store.merge(at(5), "k", &place, &register(0, 1, PEER, Some("b")), None);
+        }
+    }
+    let mut listed = Vec::new();
+    for bucket in 0..=u8::MAX {
+        let mut digest = 0;
+        for (place, hash, version) in store.entries_of_bucket("k", bucket) {
+            let slot = store.get("k", place).unwrap();
+            assert_eq!((bucket_of(&place.id), slot.hash(), slot.register().version), (bucket, hash, version));
+            assert_eq!(store.find("k", id_hash(&place.id), place.facet), Some(place));
+            digest ^= hash;
+            listed.push(place.clone());
+        }
+        assert_eq!(digest, store.buckets("k")[usize::from(bucket)]);
+    }
+    listed.sort();
+    assert!(listed.iter().eq(store.registers("k").map(|(place, _)| place)));
+    assert_eq!(store.find("k", 0, 0), None);
+    assert_eq!(store.entries_of_bucket("unknown", 0).count(), 0);
+
+    let (before, root) = (*store.buckets("k"), store.root());
+    let _ = store.merge(at(5), "k", &entry("i7"), &register(0, 2, PEER, Some("b")), None);
+    let differing: Vec<_> =
+        (0..BUCKETS).filter(|bucket| before[*bucket] != store.buckets("k")[*bucket]).collect();
+    assert_eq!(differing, [usize::from(bucket_of("i7"))]);
+    assert!(store.root() != root && store.root() == store.key_digest("k"));
+}
+
+#[test]
+fn digests_tell_that_there_is_a_heartbeat_and_not_which() {
+    let mut store = store();
+    let heartbeat = EntryId::new("i", HEARTBEAT_FACET);
+    let mut root = |epoch, ms, text| {
+        let merged = store.merge(at(5), "k", &heartbeat, &register(epoch, ms, PEER, text), None);
+        assert!(merged.is_change());
+        store.root()
+    };
+    let live = root(0, 1, Some("one"));
+    assert_ne!(live, 0);
+    assert_eq!(root(0, 2, Some("two")), live);
+    let removed = root(0, 3, None);
+    assert!(removed != live && removed != 0);
+    assert_ne!(root(0, 4, None), removed);
+    assert_eq!(root(1, 1, Some("three")), live);
+}
+
+#[test]
+fn what_is_stored_does_not_hold_on_to_the_message_it_came_in() {
+    let mut store = store();
+    let message = Bytes::from(vec![7; 1_000]);
+    let register = Register { body: Body::Live(message.slice(10..20)), ..register(0, 1, PEER, None) };
+    let _ = store.merge(at(5), "k", &entry("i"), &register, None);
+    assert_eq!(held(&store, "k", "i"), Some(&register));
+    let Body::Live(stored) = &held(&store, "k", "i").unwrap().body else { panic!("a tombstone") };
+    assert_ne!(stored.as_ptr(), message[10..].as_ptr());
+}
+
+#[test]
+fn ticks_are_due_a_few_times_within_every_horizon() {
+    for (horizon, period) in [(24 * 60 * 60, 60_000), (64, 1_000), (0, 100), (u64::MAX, 60_000)] {
+        let limits = Limits { tombstone_horizon: Duration::from_secs(horizon), ..Limits::default() };
+        assert_eq!(limits.tick_period(), Duration::from_millis(period));
+    }
+}
+
+#[test]
+fn times_at_their_ends_do_not_panic() {
+    for limit in [Duration::ZERO, Duration::MAX] {
+        let limits = Limits { max_clock_skew: limit, tombstone_horizon: limit, ..Limits::default() };
+        let mut store = Store::new(limits, OWN);
+        let mut clock = Clock::default();
+        let end = Now { mono: Duration::MAX, wall_ms: u64::MAX };
+        for now in [Now::default(), end, at(5), Now::default(), end] {
+            for hlc in [0, 1, u64::MAX] {
+                for (author, text) in [(OWN, Some("b")), (PEER, Some("b")), (PEER, None)] {
+                    let version = Version { epoch: u32::MAX - 1, hlc: Hlc(hlc) };
+                    let register = Register { version, author, body: body(text) };
+                    let _ = store.merge(now, "k", &entry("i"), &register, Some(limit));
+                    let _ = store.write(now, "k", &entry("j"), body(text), &mut clock);
+                    let _ = store.is_gone(now, "k", &entry("l"), version);
+                    let _ = store.gone(now, "k", &entry("i"), version);
+                    store.tick(now, &mut clock);
+                }
+            }
+            for (_, slot) in store.registers("k") {
+                slot.age(now);
+            }
+        }
+    }
+}
+
+type Item = (&'static str, EntryId, Register);
+
+/// Registers of few places and versions, so that many meet; their times are some of `times`.
+fn item(times: &'static [u64]) -> impl Strategy<Value = Item> {
+    let place = (
+        prop::sample::select(vec!["ring", "other"]),
+        prop::sample::select(vec!["a", "b", "c"]),
+        0..MAX_FACETS,
+    );
+    let text = prop::sample::select(vec![None, Some("x"), Some("y"), Some("longer")]);
+    (place, 0..3_u32, prop::sample::select(times), 1..4_u64, text).prop_map(
+        |((key, id, facet), epoch, ms, author, text)| {
+            (key, EntryId::new(id, facet), register(epoch, ms, author, text))
+        },
+    )
+}
+
+/// Within the horizon and the skew that is allowed.
+const FAIR_TIMES: &[u64] = &[1, 2, 3, 30_000];
+/// And from clocks that are far ahead.
+const WILD_TIMES: &[u64] = &[1, 2, 30_000, 10 * 365 * DAY];
+
+fn merge_all(store: &mut Store, items: &[Item]) {
+    for (key, entry, register) in items {
+        let _ = store.merge(at(5), key, entry, register, None);
+    }
+}
+
+/// All that digests tell.
+fn settled(store: &Store, key: &str) -> Vec<(EntryId, Option<Register>)> {
+    let settled = store.registers(key).map(|(entry, slot)| {
+        let register = slot.register();
+        let beats = entry.facet == HEARTBEAT_FACET && !register.is_tombstone();
+        (entry.clone(), (!beats).then(|| register.clone()))
+    });
+    settled.collect()
+}
+
+fn items_and_shuffled_twice() -> impl Strategy<Value = (Vec<Item>, Vec<Item>)> {
+    prop::collection::vec(item(FAIR_TIMES), 0..60).prop_flat_map(|items| {
+        let twice = [items.clone(), items.clone()].concat();
+        (Just(items), Just(twice).prop_shuffle())
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_same_registers_in_any_order_make_equal_stores((items, others) in items_and_shuffled_twice()) {
+        let (mut one, mut other) = (store(), store());
+        merge_all(&mut one, &items);
+        merge_all(&mut other, &others);
+        assert_equal(&one, &other);
+        assert_equal(&one, &rebuilt(&one, at(5)));
+        // And what is there already changes nothing.
+        let version = (one.local_version("ring"), one.local_version("other"));
+        one.take_changes();
+        for (key, entry, register) in contents(&other) {
+            prop_assert_eq!(one.merge(at(6), &key, &entry, &register, None), Merged::Same);
+        }
+        for (key, entry, register) in &items {
+            prop_assert!(!one.merge(at(6), key, entry, register, None).is_change());
+        }
+        prop_assert!(one.take_changes().is_empty());
+        prop_assert_eq!(version, (one.local_version("ring"), one.local_version("other")));
+    }
+
+    #[test]
+    fn each_place_holds_the_greatest_register_it_was_given(items in prop::collection::vec(item(FAIR_TIMES), 0..60)) {
+        let mut store = store();
+        merge_all(&mut store, &items);
+        let mut greatest = BTreeMap::new();
+        for (key, entry, register) in &items {
+            let held = greatest.entry((*key, entry)).or_insert(register);
+            if register.order() > held.order() {
+                *held = register;
+            }
+        }
+        let greatest: BTreeMap<_, _> =
+            greatest.into_iter().map(|((key, entry), register)| ((key.to_owned(), entry.clone()), register.clone())).collect();
+        let contents: BTreeMap<_, _> =
+            contents(&store).into_iter().map(|(key, entry, register)| ((key, entry), register)).collect();
+        prop_assert_eq!(contents, greatest);
+    }
+
+    #[test]
+    fn digests_are_equal_exactly_if_stores_are(
+        items in prop::collection::vec(item(FAIR_TIMES), 0..12),
+        mores in prop::collection::vec(item(FAIR_TIMES), 0..3),
+    ) {
+        let mut one = store();
+        merge_all(&mut one, &items);
+        let mut other = one.clone();
+        merge_all(&mut other, &mores);
+        let mut equal = true;
+        for key in ["ring", "other"] {
+            let same = settled(&one, key) == settled(&other, key);
+            prop_assert_eq!(one.key_digest(key) == other.key_digest(key), same);
+            prop_assert_eq!(one.buckets(key) == other.buckets(key), same);
+            equal &= same;
+        }
+        prop_assert_eq!(one.root() == other.root(), equal);
+    }
+
+    #[test]
+    fn own_writes_count_over_all_there_is(
+        items in prop::collection::vec(item(WILD_TIMES), 0..40),
+        text in prop::sample::select(vec![None, Some("own")]),
+    ) {
+        // Our name is that of one author, so that some are from a former life of ours.
+        let mut store = Store::new(Limits::default(), 1);
+        let mut other = Store::new(Limits::default(), OWN);
+        merge_all(&mut store, &items);
+        merge_all(&mut other, &items);
+        let mut clock = Clock::default();
+        for (key, entry, _) in &items {
+            let written = store.write(at(5), key, entry, body(text), &mut clock).unwrap();
+            prop_assert_eq!(store.get(key, entry).map(Slot::register), Some(&written));
+            prop_assert!(other.merge(at(5), key, entry, &written, None).is_change());
+        }
+        for (key, entry, register) in &items {
+            prop_assert!(!store.merge(at(5), key, entry, register, None).is_change());
+            prop_assert!(!other.merge(at(5), key, entry, register, None).is_change());
+        }
+        assert_equal(&store, &rebuilt(&store, at(5)));
+    }
+
+    #[test]
+    fn what_others_send_stays_within_bounds(
+        items in prop::collection::vec(item(WILD_TIMES), 0..120),
+        max_bytes in 2_000..4_000_usize,
+    ) {
+        let limits = Limits { max_keys: 1, max_entries_per_key: 4, max_bytes, ..Limits::default() };
+        let mut store = Store::new(limits, OWN);
+        for (key, entry, register) in &items {
+            let _ = store.merge(at(5), key, entry, register, None);
+            prop_assert!(store.num_keys() <= limits.max_keys);
+            prop_assert!(store.sizes().entries <= limits.max_entries_per_key);
+            prop_assert!(store.sizes().bytes <= SLACK * limits.max_bytes);
+        }
+        // What is forgotten leaves nothing behind.
+        assert_equal(&store, &rebuilt(&store, at(5)));
+        store.forget_foreign();
+        assert_equal(&store, &Store::new(limits, OWN));
+    }
+}
