@@ -5,10 +5,15 @@
 //!
 //! - [`register`]: what is stored, and which of two writes counts; [`store`]: all of it, with digests that tell two copies apart
 //! - [`queue`]: what is still to be told to others; [`peers`]: whom to tell; [`wire`]: how
+//! - [`api`]: what goes into a member and what comes out
 //! - [`swim`]: who is alive, on `foca`; [`id`]: who is who; [`time`]: the two times, and a clock that orders writes
 
+pub mod api;
 pub mod id;
+pub mod peers;
+pub mod queue;
 pub mod register;
 pub mod store;
+pub mod swim;
 pub mod time;
 pub mod wire;
