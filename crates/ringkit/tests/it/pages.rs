@@ -76,7 +76,12 @@ async fn the_ring_is_shown_sorted_filtered_and_an_instance_is_forgotten_by_a_cli
         let url = format!("http://{}/ingester/ring", member.addr);
         browser.open(&url).await.unwrap();
         let rows = async || browser.run("return document.querySelectorAll('tbody tr').length").await.unwrap();
-        assert_eq!(rows().await, number);
+        // A driver may call a large page open before all of it is there.
+        let whole = || async {
+            let rows = rows().await;
+            if rows == number { Ok(()) } else { Err(format!("{rows} rows of {number}")) }
+        };
+        eventually_ok(SOON, whole).await.unwrap();
         let body = async || {
             let text = browser.run("return document.body.innerText").await.unwrap();
             text.as_str().unwrap_or_default().to_owned()
