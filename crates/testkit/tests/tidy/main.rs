@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("runtime", &[]),
     ("tsdb", &[]),
+    ("gossip", &[]),
     ("grpc", &["proto", "runtime"]),
     ("kv", &["config", "runtime"]),
     ("ring", &["kv", "config", "runtime"]),
