@@ -60,7 +60,7 @@ async fn the_ring_is_shown_sorted_filtered_and_an_instance_is_forgotten_by_a_cli
     let text = std::fs::read_to_string(dir.path().join("config.yaml")).unwrap();
     std::fs::write(
         dir.path().join("config.yaml"),
-        text.replace("heartbeat_timeout: 8s", "heartbeat_timeout: 1h"),
+        text.replace("heartbeat_timeout: 12s", "heartbeat_timeout: 1h"),
     )
     .unwrap();
     let stored = config(KvStore::Etcd, server.addr(), Layout::PerInstance);

@@ -27,9 +27,9 @@ pub(crate) struct Pace {
 
 pub(crate) const SCALED: Pace = Pace {
     heartbeat: Duration::from_secs(1),
-    timeout: Duration::from_secs(8),
+    timeout: Duration::from_secs(12),
     outage: Duration::from_secs(3),
-    hang: Duration::from_secs(12),
+    hang: Duration::from_secs(16),
 };
 pub(crate) const REAL: Pace = Pace {
     heartbeat: Duration::from_secs(5),
