@@ -4,7 +4,8 @@
 //! simulated network runs the very code that a real one does. It knows neither rings nor values.
 //!
 //! - [`register`]: what is stored, and which of two writes counts; [`store`]: all of it, with digests that tell two copies apart
-//! - [`queue`]: what is still to be told to others; [`peers`]: whom to tell; [`wire`]: how
+//! - [`queue`]: what is still to be told to others; [`peers`]: whom to tell; [`wire`]: how; [`seal`]: so that nobody
+//!   else reads or forges it
 //! - [`api`]: what goes into a member and what comes out
 //! - [`swim`]: who is alive, on `foca`; [`id`]: who is who; [`time`]: the two times, and a clock that orders writes
 
@@ -13,6 +14,7 @@ pub mod id;
 pub mod peers;
 pub mod queue;
 pub mod register;
+pub mod seal;
 pub mod store;
 pub mod swim;
 pub mod time;
