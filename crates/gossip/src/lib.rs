@@ -11,11 +11,14 @@
 
 pub mod api;
 pub mod id;
+pub mod node;
 pub mod peers;
 pub mod queue;
 pub mod register;
 pub mod seal;
+pub mod sim;
 pub mod store;
 pub mod swim;
+mod sync;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,568 @@
+//! Streams of a member: probes, sessions, and large registers that are asked for.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use smol_str::SmolStr;
+
+use super::{Node, RESYNC_AFTER, refuse};
+use crate::api::{Output, StreamEvent, StreamId};
+use crate::id::{NodeId, name_hash};
+use crate::register::{EntryId, Version};
+use crate::store::Store;
+use crate::swim::{MemberState, ProbeId, State, SwimOut};
+use crate::sync::{Host, Session, Taken};
+use crate::time::Now;
+use crate::wire::{Fault, Frame, FrameReader, MAGIC, MemberEntry, Record, VERSION, WireError, is_compatible};
+
+/// How many streams that came in there may be for each session that may: others are probes, or have not said what they want.
+const STREAMS_PER_SESSION: usize = 4;
+/// How many members are probed over streams at a time.
+const MAX_PINGS: usize = 8;
+
+/// The stream ended before all was said, or could not be opened. Nobody refused anything.
+const CLOSED: &str = "closed";
+/// The stream leads to this member itself.
+pub(super) const OWN_ADDRESS: &str = "own_address";
+
+/// Why a member compares with another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It asks whoever is at this address for the cluster.
+    Seed,
+    /// After that it asks the member with this name, to be sure.
+    Second(u64),
+    /// Something differs, or may.
+    Repair,
+}
+
+/// What a stream is for.
+#[derive(Debug)]
+enum Purpose {
+    /// The other end knows.
+    Answer,
+    Compare(Why),
+    Fetch(BTreeMap<SmolStr, Vec<EntryId>>),
+    Ping {
+        probe: ProbeId,
+        target: NodeId,
+        nonce: u64,
+    },
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    peer: SocketAddr,
+    /// For whom it counts: the host at the other end, or the member there once it is known.
+    counted_for: SocketAddr,
+    purpose: Purpose,
+    /// Whether the first byte came, or went.
+    begun: bool,
+    reader: FrameReader,
+    /// Bytes both ways.
+    bytes: usize,
+    until: Duration,
+    /// Who is at the other end.
+    node: Option<NodeId>,
+    session: Option<Session>,
+}
+
+impl Stream {
+    /// When it is given up.
+    pub(super) fn until(&self) -> Duration {
+        self.until
+    }
+
+    fn is_inbound(&self) -> bool {
+        matches!(self.purpose, Purpose::Answer)
+    }
+
+    fn in_session(&self) -> bool {
+        self.is_inbound() && self.session.as_ref().is_some_and(Session::has_begun)
+    }
+}
+
+/// A member while one of its sessions goes on.
+struct Hosted<'a> {
+    node: &'a mut Node,
+    now: Now,
+    out: &'a mut Vec<Output>,
+}
+
+impl Host for Hosted<'_> {
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn store(&self) -> &Store {
+        &self.node.store
+    }
+
+    fn take(&mut self, record: &Record<'_>) -> Taken {
+        // A member that joins takes what everybody has.
+        let relayed = self.node.settled;
+        self.node.take_record(self.now, record, relayed, self.out)
+    }
+
+    fn gone(&mut self, key: &str, entry: &EntryId, version: Version) {
+        if self.node.store.gone(self.now, key, entry, version) {
+            self.node.queue.remove(key, entry);
+        }
+    }
+
+    fn member_hash(&self) -> u64 {
+        self.node.swim.digest()
+    }
+
+    fn members(&self) -> Vec<MemberEntry> {
+        let members = self.node.swim.export();
+        members
+            .map(|MemberState { id: node, incarnation, state }| MemberEntry {
+                node,
+                incarnation,
+                state: match state {
+                    State::Alive => 0,
+                    State::Suspect => 1,
+                    State::Down => 2,
+                },
+            })
+            .collect()
+    }
+
+    fn take_members(&mut self, members: Vec<MemberEntry>) {
+        let mut known = Vec::with_capacity(members.len());
+        for MemberEntry { node: id, incarnation, state } in members {
+            let state = match state {
+                0 => State::Alive,
+                1 => State::Suspect,
+                2 => State::Down,
+                _ => {
+                    refuse("member_state", self.out);
+                    continue;
+                }
+            };
+            known.push(MemberState { id, incarnation, state });
+        }
+        let mut did = SwimOut::default();
+        self.node.swim.apply(self.now, known, &mut did);
+        self.node.follow_swim(self.now, did, self.out);
+    }
+}
+
+impl Node {
+    pub(super) fn on_stream(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        event: StreamEvent<'_>,
+        out: &mut Vec<Output>,
+    ) {
+        let known = self.streams.remove(&id);
+        match (event, known) {
+            (StreamEvent::Opened { peer }, None) => self.accept(now, id, peer, out),
+            (StreamEvent::Opened { .. }, Some(mut stream)) => {
+                let result =
+                    if stream.begun { Err("opened_twice") } else { self.begin(now, id, &mut stream, out) };
+                self.go_on(now, id, stream, result, out);
+            }
+            (StreamEvent::Data(bytes), Some(mut stream)) => {
+                let result = self.read(now, id, &mut stream, bytes, out);
+                self.go_on(now, id, stream, result, out);
+            }
+            (StreamEvent::Closed, Some(stream)) => self.ended(now, stream, Err(CLOSED), out),
+            (StreamEvent::Data(_) | StreamEvent::Closed, None) => (),
+        }
+    }
+
+    /// A stream came in.
+    fn accept(&mut self, now: Now, id: StreamId, peer: SocketAddr, out: &mut Vec<Output>) {
+        // An odd one was given up here before it was there.
+        if id.0 % 2 == 1 {
+            return;
+        }
+        let mut stream = Stream {
+            counted_for: SocketAddr::new(peer.ip(), 0),
+            ..self.stream(now, peer, Purpose::Answer, self.config.session_timeout)
+        };
+        let all = self.config.inbound_sessions.saturating_mul(STREAMS_PER_SESSION);
+        let each = self.config.inbound_sessions_per_address.saturating_mul(STREAMS_PER_SESSION);
+        let inbound = |other: &&Stream| other.is_inbound();
+        let same = |other: &&Stream| other.counted_for == stream.counted_for;
+        if self.streams.values().filter(inbound).count() >= all {
+            refuse("too_many_streams", out);
+            out.push(Output::Close { id });
+        } else if self.streams.values().filter(inbound).filter(same).count() >= each {
+            refuse("too_many_streams_of_one", out);
+            out.push(Output::Close { id });
+        } else {
+            stream.session = Some(Session::accept(self.config.session_bytes));
+            self.streams.insert(id, stream);
+        }
+    }
+
+    fn stream(&self, now: Now, peer: SocketAddr, purpose: Purpose, timeout: Duration) -> Stream {
+        Stream {
+            peer,
+            counted_for: peer,
+            purpose,
+            begun: false,
+            reader: FrameReader::default(),
+            bytes: 0,
+            until: now.mono.saturating_add(timeout),
+            node: None,
+            session: None,
+        }
+    }
+
+    fn open(&mut self, now: Now, to: SocketAddr, purpose: Purpose, out: &mut Vec<Output>) {
+        let timeout = match purpose {
+            Purpose::Ping { .. } => self.config.swim.probe_period,
+            _ => self.config.session_timeout,
+        };
+        let id = StreamId(self.next_stream);
+        self.next_stream += 2;
+        let stream = self.stream(now, to, purpose, timeout);
+        self.streams.insert(id, stream);
+        out.push(Output::Open { id, to });
+    }
+
+    fn num_open(&self, counts: impl Fn(&Purpose) -> bool) -> usize {
+        self.streams.values().filter(|stream| counts(&stream.purpose)).count()
+    }
+
+    /// How many seeds are being asked.
+    pub(super) fn num_seeds_asked(&self) -> usize {
+        self.num_open(|purpose| matches!(purpose, Purpose::Compare(Why::Seed)))
+    }
+
+    /// Whether this member began a comparison with this address that is not over.
+    pub(super) fn is_comparing_with(&self, addr: SocketAddr) -> bool {
+        let mut streams = self.streams.values();
+        streams.any(|stream| stream.peer == addr && matches!(stream.purpose, Purpose::Compare(_)))
+    }
+
+    /// Begins to compare all there is with whoever is at `to`, unless that is under way, or too much else is.
+    pub(super) fn compare_with(&mut self, now: Now, to: SocketAddr, why: Why, out: &mut Vec<Output>) {
+        let repairs = self.num_open(|purpose| matches!(purpose, Purpose::Compare(Why::Repair)));
+        let is_full = why == Why::Repair && repairs >= self.config.outbound_sessions;
+        if is_full || self.is_comparing_with(to) {
+            return;
+        }
+        self.ensure_fresh(now);
+        self.open(now, to, Purpose::Compare(why), out);
+    }
+
+    /// Asks a member that did not answer to a datagram whether it lives.
+    pub(super) fn open_ping(&mut self, now: Now, probe: ProbeId, target: NodeId, out: &mut Vec<Output>) {
+        if self.num_open(|purpose| matches!(purpose, Purpose::Ping { .. })) < MAX_PINGS {
+            let nonce = self.random.random();
+            self.open(now, target.addr, Purpose::Ping { probe, target, nonce }, out);
+        }
+    }
+
+    /// Asks for large registers that were offered.
+    pub(super) fn run_fetches(&mut self, now: Now, out: &mut Vec<Output>) {
+        while self.num_open(|purpose| matches!(purpose, Purpose::Fetch(_))) < self.config.outbound_sessions {
+            let Some((from, keys)) = self.wanted.pop_first() else { return };
+            self.open(now, from, Purpose::Fetch(keys), out);
+        }
+    }
+
+    /// Whether a register is being asked for.
+    pub(super) fn is_wanted(&self, key: &str, entry: &EntryId) -> bool {
+        let asked = self.streams.values().filter_map(|stream| match &stream.purpose {
+            Purpose::Fetch(keys) => Some(keys),
+            _ => None,
+        });
+        let mut all = asked.chain(self.wanted.values());
+        all.any(|keys| keys.get(key).is_some_and(|entries| entries.contains(entry)))
+    }
+
+    /// Gives up what takes too long.
+    pub(super) fn expire_streams(&mut self, now: Now, out: &mut Vec<Output>) {
+        let late = self.streams.iter().filter(|(_, stream)| stream.until <= now.mono);
+        let late: Vec<StreamId> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            if let Some(stream) = self.streams.remove(&id) {
+                out.push(Output::Close { id });
+                // What never came to be was refused by nobody.
+                let reason = if stream.node.is_some() || stream.is_inbound() { "too_slow" } else { CLOSED };
+                self.ended(now, stream, Err(reason), out);
+            }
+        }
+    }
+
+    pub(super) fn close_all(&mut self, out: &mut Vec<Output>) {
+        let streams = std::mem::take(&mut self.streams);
+        out.extend(streams.into_keys().map(|id| Output::Close { id }));
+    }
+
+    /// Keeps a stream or ends it.
+    fn go_on(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        stream: Stream,
+        result: Result<bool, &'static str>,
+        out: &mut Vec<Output>,
+    ) {
+        if self.is_over() {
+            out.push(Output::Close { id });
+            return;
+        }
+        match result {
+            Ok(false) => {
+                self.streams.insert(id, stream);
+            }
+            Ok(true) => {
+                out.push(Output::Close { id });
+                self.ended(now, stream, Ok(()), out);
+            }
+            Err(reason) => {
+                // Whoever speaks something else would not understand it.
+                if stream.begun
+                    && reason != "peer_error"
+                    && let Ok(bytes) = (Frame::Error { code: 1, text: reason.into() }).encode()
+                {
+                    out.push(Output::Write { id, bytes });
+                }
+                out.push(Output::Close { id });
+                self.ended(now, stream, Err(reason), out);
+            }
+        }
+    }
+
+    /// The first that is said on a stream that was opened here.
+    fn begin(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        stream: &mut Stream,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, &'static str> {
+        stream.begun = true;
+        out.push(Output::Write { id, bytes: Bytes::from_static(&[MAGIC]) });
+        let mut frames = vec![self.hello()];
+        let max_bytes = self.config.session_bytes;
+        match &stream.purpose {
+            Purpose::Answer => return Err("opened_twice"),
+            Purpose::Compare(_) => {
+                let joins = !self.settled;
+                let (session, request) =
+                    Session::open(&Hosted { node: &mut *self, now, out: &mut *out }, joins, max_bytes);
+                stream.session = Some(session);
+                frames.push(request);
+            }
+            Purpose::Fetch(keys) => {
+                let (session, requests) = Session::fetch(keys.clone(), max_bytes);
+                stream.session = Some(session);
+                frames.extend(requests);
+            }
+            Purpose::Ping { nonce, .. } => frames.push(Frame::Ping { nonce: *nonce }),
+        }
+        self.say(id, stream, &frames, out)?;
+        Ok(false)
+    }
+
+    fn hello(&self) -> Frame {
+        let config = &self.config;
+        Frame::Hello {
+            version: VERSION,
+            label: config.label.clone(),
+            node: self.id(),
+            name: config.name.clone(),
+            build: config.build.clone(),
+        }
+    }
+
+    fn say(
+        &self,
+        id: StreamId,
+        stream: &mut Stream,
+        frames: &[Frame],
+        out: &mut Vec<Output>,
+    ) -> Result<(), &'static str> {
+        for frame in frames {
+            let bytes = frame.encode().map_err(|_| "unsendable")?;
+            self.count(stream, bytes.len())?;
+            out.push(Output::Write { id, bytes });
+        }
+        Ok(())
+    }
+
+    fn count(&self, stream: &mut Stream, bytes: usize) -> Result<(), &'static str> {
+        stream.bytes = stream.bytes.saturating_add(bytes);
+        if stream.bytes > self.config.session_bytes { Err("session_bytes") } else { Ok(()) }
+    }
+
+    /// Takes in what came on a stream, and returns whether all was said.
+    fn read(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        stream: &mut Stream,
+        mut bytes: &[u8],
+        out: &mut Vec<Output>,
+    ) -> Result<bool, &'static str> {
+        if !stream.begun {
+            let Some((first, rest)) = bytes.split_first() else { return Ok(false) };
+            if !stream.is_inbound() || *first != MAGIC {
+                return Err("not_ours");
+            }
+            stream.begun = true;
+            bytes = rest;
+        }
+        self.count(stream, bytes.len())?;
+        loop {
+            let frame = stream.reader.next_frame(&mut bytes).map_err(|error| word_for(&error))?;
+            let Some(frame) = frame else { return Ok(false) };
+            if self.on_frame(now, id, stream, frame, out)? {
+                return Ok(true);
+            }
+            if self.is_over() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn on_frame(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        stream: &mut Stream,
+        frame: Frame,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, &'static str> {
+        if stream.node.is_none() {
+            self.on_hello(id, stream, frame, out)?;
+            return Ok(false);
+        }
+        match (&stream.purpose, &frame) {
+            (Purpose::Answer, Frame::Ping { nonce }) => {
+                let own = self.swim.export().next().filter(|own| own.id == self.id());
+                let incarnation = own.map_or(0, |own| own.incarnation);
+                let pong = Frame::Pong { nonce: *nonce, node: self.id(), incarnation };
+                self.say(id, stream, &[pong], out)?;
+                return Ok(true);
+            }
+            (Purpose::Ping { target, nonce, .. }, Frame::Pong { nonce: answered, node, .. }) => {
+                // Another life is not the one that was asked for.
+                return if (nonce, target) == (answered, node) { Ok(true) } else { Err("wrong_pong") };
+            }
+            _ => (),
+        }
+        let begins = stream.is_inbound() && !stream.in_session();
+        if begins {
+            self.check_session(stream)?;
+            self.ensure_fresh(now);
+        }
+        let Some(session) = &mut stream.session else { return Err("out_of_turn") };
+        let mut frames = Vec::new();
+        let is_done =
+            session.on_frame(frame, &mut Hosted { node: &mut *self, now, out: &mut *out }, &mut frames)?;
+        self.say(id, stream, &frames, out)?;
+        Ok(is_done)
+    }
+
+    /// Who is at the other end.
+    fn on_hello(
+        &mut self,
+        id: StreamId,
+        stream: &mut Stream,
+        frame: Frame,
+        out: &mut Vec<Output>,
+    ) -> Result<(), &'static str> {
+        let (version, label, node, name) = match frame {
+            Frame::Hello { version, label, node, name, .. } => (version, label, node, name),
+            Frame::Error { .. } => return Err("peer_error"),
+            _ => return Err("no_hello"),
+        };
+        if !is_compatible(version) {
+            return Err("version");
+        }
+        if label != self.config.label {
+            return Err("label");
+        }
+        if name_hash(&name) != node.name {
+            return Err("wrong_name");
+        }
+        if stream.is_inbound() {
+            let hello = self.hello();
+            self.say(id, stream, &[hello], out)?;
+            // Members that share a host do not share what a stranger may have.
+            let is_there = stream.peer.ip() == node.addr.ip();
+            if is_there && self.peers.by_addr(node.addr).is_some_and(|peer| peer.id == node) {
+                stream.counted_for = node.addr;
+            }
+        } else if node == self.id() {
+            return Err(OWN_ADDRESS);
+        }
+        if node.name == self.own_name {
+            return Err("own_name");
+        }
+        stream.node = Some(node);
+        Ok(())
+    }
+
+    /// Whether one more session may be begun by others.
+    fn check_session(&self, stream: &Stream) -> Result<(), &'static str> {
+        let others = self.streams.values().filter(|other| other.in_session());
+        let (mut all, mut same) = (0, 0);
+        for other in others {
+            all += 1;
+            same += usize::from(other.counted_for == stream.counted_for);
+        }
+        if all >= self.config.inbound_sessions {
+            return Err("too_many_sessions");
+        }
+        if same >= self.config.inbound_sessions_per_address {
+            return Err("too_many_sessions_of_one");
+        }
+        Ok(())
+    }
+
+    /// A stream is no more.
+    fn ended(&mut self, now: Now, stream: Stream, result: Result<(), &'static str>, out: &mut Vec<Output>) {
+        if let Err(reason) = result
+            && reason != CLOSED
+            && reason != OWN_ADDRESS
+        {
+            refuse(reason, out);
+        }
+        let Stream { peer, purpose, node, session, .. } = stream;
+        let compared = session.filter(|session| result.is_ok() && session.compares());
+        let moved_here = compared.as_ref().map(Session::moved_here);
+        if let (Some(session), Some(node)) = (&compared, node) {
+            self.compared_at = now.mono;
+            self.was_answered(node.addr);
+            if session.moved() > 0 && self.resync.is_none() {
+                self.resync = Some((now.mono.saturating_add(RESYNC_AFTER), node.name));
+            }
+        }
+        match purpose {
+            Purpose::Compare(why) => match (moved_here, node) {
+                (Some(moved_here), Some(node)) => self.on_compared(now, why, node, moved_here, out),
+                _ => self.on_not_compared(now, why, peer, result == Err(OWN_ADDRESS), out),
+            },
+            Purpose::Ping { probe, .. } => {
+                let mut did = SwimOut::default();
+                self.swim.stream_probe_result(now, probe, result.is_ok(), &mut did);
+                self.follow_swim(now, did, out);
+            }
+            Purpose::Answer | Purpose::Fetch(_) => (),
+        }
+    }
+}
+
+/// Why a frame cannot be read, as a word.
+fn word_for(error: &WireError) -> &'static str {
+    match error.fault {
+        Fault::TooLong { .. } => "frame_too_long",
+        Fault::Type(_) => "frame_type",
+        _ => "bad_frame",
+    }
+}
