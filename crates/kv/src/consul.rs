@@ -27,7 +27,8 @@ use tracing::{info, warn};
 use {http_02 as http, reqwest_011 as reqwest};
 
 use crate::error::Error;
-use crate::layered::{Batch, Committed, Flat, Guard, Item, Layered, News, Page, Scope};
+use crate::flat::{Batch, Committed, Flat, Guard, Item, News, Page, Scope};
+use crate::layered::Layered;
 use crate::shared::Pulse;
 
 const BACKEND: &str = "consul";

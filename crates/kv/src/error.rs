@@ -149,7 +149,7 @@ fn remedy(what: &str) -> String {
 }
 
 /// An error with its causes, so that a message is complete wherever it ends up.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
 use tracing::{info, warn};
 
-use crate::error::Error;
-use crate::layered::{Batch, Committed, Flat, Guard, Item, Layered, News, Page, Scope};
+use crate::error::{Error, chain};
+use crate::flat::{Batch, Committed, Flat, Guard, Item, News, Page, Scope};
+use crate::layered::Layered;
 use crate::shared::Pulse;
 
 const BACKEND: &str = "etcd";
@@ -140,9 +141,9 @@ impl Etcd {
             etcd_client::Error::GRpcStatus(_) => failed(error, self.user.is_some()),
             // Nothing was asked of a server yet.
             etcd_client::Error::TransportError(cause) => {
-                Error::Misconfigured { backend: BACKEND, key: "tls_enabled", reason: with_causes(&cause) }
+                Error::Misconfigured { backend: BACKEND, key: "tls_enabled", reason: chain(&cause) }
             }
-            other => Error::Misconfigured { backend: BACKEND, key: "endpoints", reason: with_causes(&other) },
+            other => Error::Misconfigured { backend: BACKEND, key: "endpoints", reason: chain(&other) },
         })?;
         Ok(Connection {
             place,
@@ -481,11 +482,6 @@ fn was_not_sent(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
     let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
     causes.into_iter().find_map(|cause| cause.downcast_ref::<tonic::ConnectError>()).is_some()
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Tells what to try again from what to give up.

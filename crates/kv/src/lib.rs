@@ -13,6 +13,8 @@ mod entries;
 pub mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod flat;
 pub mod inmemory;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod layered;

@@ -1,8 +1,8 @@
 //! [`Drain`]: how an instance is taken out of service without fear.
 //!
 //! READONLY, so that nobody sends it anything new → everything that it alone has is elsewhere, which the service's own
-//! [`Condition`]s say → LEAVING → gone. Until LEAVING it answers reads as before. The process ends by itself afterwards: its
-//! service waits for [`Drain::wait_done`].
+//! [`Condition`]s say → LEAVING → gone. Until LEAVING it answers reads as before. The process ends by itself once
+//! everything of it is drained.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,14 +93,6 @@ impl Drain {
         self.shared.handle.set_unregister_on_shutdown(true);
         self.stage(Stage::Done);
         tracing::info!(instance = id, took = ?began.elapsed(), "drained");
-    }
-
-    /// Waits until all is done.
-    pub async fn wait_done(&self) {
-        let mut progress = self.shared.progress.subscribe();
-        if progress.wait_for(|progress| progress.stage == Stage::Done).await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 
     async fn become_read_only(&self) {

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ringkit_loadgen::{Load, LoadOptions, VerifyOptions, verify};
-use ringkit_runtime::CancellationToken;
 use ringkit_testkit::{Consul, Etcd, eventually_ok, http};
 
+use crate::loading::Loading;
 use crate::stores::{Fleet, Member, SCALED, SOON, write_config};
 
 /// What `/drain` tells of the first instance of a process.
@@ -40,21 +39,7 @@ async fn one_of_four_goes(dir: &Path) {
     fleet.distributor.sees("ingester-4", true, SOON).await;
     assert_eq!(progress(&fourth).await["stage"], "none");
 
-    let url = format!("http://{}", fleet.distributor.addr);
-    let load = LoadOptions {
-        urls: vec![url.clone()],
-        series: 200,
-        rate: 2_000.0,
-        batch: 100,
-        ..LoadOptions::default()
-    };
-    let load = Load::new(load).unwrap();
-    let ledger = load.ledger();
-    let stop = CancellationToken::new();
-    let loading = tokio::spawn({
-        let stop = stop.clone();
-        async move { load.run(stop).await }
-    });
+    let loading = Loading::start(fleet.distributor.addr);
     let stored = || async {
         let report = http::get(fourth.addr, "/ingester/tsdb").await.unwrap().text();
         if report.contains("200") { Ok(()) } else { Err(report) }
@@ -75,13 +60,7 @@ async fn one_of_four_goes(dir: &Path) {
     ends(&mut fourth, &fleet.distributor, "ingester-4").await;
 
     tokio::time::sleep(Duration::from_secs(2)).await;
-    stop.cancel();
-    let summary = loading.await.unwrap().unwrap();
-    assert_eq!(summary.failed_writes, 0, "{summary}");
-    let options = VerifyOptions { url, ..VerifyOptions::default() };
-    let report = verify(&ledger, &options).await.unwrap();
-    assert!(report.missing + report.wrong == 0 && report.acked > 0, "{report:?}");
-    println!("{summary}");
+    loading.lost_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,4 +156,35 @@ async fn an_ingester_changes_its_mode_and_renews_tokens_and_refuses_what_makes_n
         if (now.len(), kept) == (128, 116) { Ok(()) } else { Err(format!("{kept} of {}", now.len())) }
     };
     eventually_ok(SOON, renewed).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_that_have_nothing_to_hand_over_do_not_take_down_one_that_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Etcd::start().await.unwrap();
+    write_config(dir.path(), "etcd", &format!("etcd: {{endpoints: ['{}']}}", server.addr()), SCALED);
+    let fleet = Fleet::start(dir.path(), SCALED).await;
+    let flags = [
+        "-target=ingester,distributor,store-gateway".to_owned(),
+        "-ingester.lifecycler.ID=ingester-4".to_owned(),
+        "-distributor.ring.instance-id=distributor-2".to_owned(),
+        "-store-gateway.sharding-ring.instance-id=store-gateway-2".to_owned(),
+        format!("-blocks-storage.tsdb.dir={}", dir.path().join("all").display()),
+    ];
+    let mut all = Member::start(dir.path(), "ringkit", "all", &flags).await;
+    all.ready().await;
+    fleet.distributor.sees("ingester-4", true, SOON).await;
+    let loading = Loading::start(fleet.distributor.addr);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    assert_eq!(drain(&all, false).await.0, 202);
+    // The others are done at once; the process stays, because the ingester still compares.
+    let waits = || async {
+        let answer = http::get(all.addr, "/drain").await.map_err(|error| error.to_string())?.text();
+        let stages = |stage: &str| answer.matches(&format!("\"stage\":\"{stage}\"")).count();
+        if (stages("done"), stages("waiting")) == (2, 1) { Ok(()) } else { Err(answer) }
+    };
+    eventually_ok(Duration::from_secs(10), waits).await.unwrap();
+    ends(&mut all, &fleet.distributor, "ingester-4").await;
+    loading.lost_nothing().await;
 }

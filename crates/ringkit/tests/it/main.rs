@@ -9,6 +9,7 @@ mod crash;
 mod drain;
 mod failover;
 mod http;
+mod loading;
 mod pages;
 mod prometheus;
 mod ringctl_kv;

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringkit_config::Layout;
-use ringkit_loadgen::{Load, LoadOptions, VerifyOptions, verify};
-use ringkit_runtime::CancellationToken;
 use ringkit_testkit::{Consul, Etcd, Signal, eventually_ok};
 
+use crate::loading::Loading;
 use crate::stores::{Fleet, Member, Pace, REAL, SCALED, SOON, write_config};
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
@@ -22,21 +21,7 @@ async fn rolls(dir: &Path, orders: &[[usize; 3]], pace: Pace) {
         tokens
     };
     let before = tokens(&fleet).await;
-    let url = format!("http://{}", fleet.distributor.addr);
-    let load = LoadOptions {
-        urls: vec![url.clone()],
-        series: 200,
-        rate: 2_000.0,
-        batch: 100,
-        ..LoadOptions::default()
-    };
-    let load = Load::new(load).unwrap();
-    let ledger = load.ledger();
-    let stop = CancellationToken::new();
-    let loading = tokio::spawn({
-        let stop = stop.clone();
-        async move { load.run(stop).await }
-    });
+    let loading = Loading::start(fleet.distributor.addr);
     for place in orders.iter().flatten().copied() {
         // Writes go on in every state that the ring is in.
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -56,13 +41,7 @@ async fn rolls(dir: &Path, orders: &[[usize; 3]], pace: Pace) {
         fleet.sees_all().await;
     }
     assert_eq!(tokens(&fleet).await, before);
-    stop.cancel();
-    let summary = loading.await.unwrap().unwrap();
-    assert_eq!(summary.failed_writes, 0, "{summary}");
-    let options = VerifyOptions { url, ..VerifyOptions::default() };
-    let report = verify(&ledger, &options).await.unwrap();
-    assert!(report.missing + report.wrong == 0 && report.acked > 0, "{report:?}");
-    println!("{} restarts: {summary}", 3 * orders.len());
+    loading.lost_nothing().await;
 }
 
 async fn rolls_on_consul(orders: &[[usize; 3]], pace: Pace) {

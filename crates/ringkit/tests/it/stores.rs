@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use ringkit_config::{ConsulConfig, EtcdConfig, KvStore, KvStoreConfig, Layout};
 use ringkit_kv::{Change, Client, Key, Precondition, Stores, Value};
-use ringkit_loadgen::{Load, LoadOptions, VerifyOptions, verify};
 use ringkit_ring::Desc;
-use ringkit_runtime::{CancellationToken, Clock, Meter};
+use ringkit_runtime::{Clock, Meter};
 use ringkit_testkit::{Consul, Etcd, Process, ProcessBuilder, Proxy, Signal, eventually_ok, http};
 use tokio::time::sleep;
+
+use crate::loading::Loading;
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -280,21 +281,7 @@ async fn survives(dir: &Path, mut server: impl Server, proxy: &Proxy, stored: Kv
         tokens
     };
     let before = tokens(&fleet.distributor.ring().await);
-    let url = format!("http://{}", fleet.distributor.addr);
-    let load = LoadOptions {
-        urls: vec![url.clone()],
-        series: 200,
-        rate: 2_000.0,
-        batch: 100,
-        ..LoadOptions::default()
-    };
-    let load = Load::new(load).unwrap();
-    let ledger = load.ledger();
-    let stop = CancellationToken::new();
-    let loading = tokio::spawn({
-        let stop = stop.clone();
-        async move { load.run(stop).await }
-    });
+    let loading = Loading::start(fleet.distributor.addr);
 
     fleet.ingesters[1].process.kill().unwrap();
     fleet.distributor.sees("ingester-2", false, pace.timeout + Duration::from_secs(4)).await;
@@ -332,13 +319,7 @@ async fn survives(dir: &Path, mut server: impl Server, proxy: &Proxy, stored: Kv
     }
 
     assert_eq!(tokens(&fleet.distributor.ring().await), before, "somebody came back with other tokens");
-    stop.cancel();
-    let summary = loading.await.unwrap().unwrap();
-    assert_eq!(summary.failed_writes, 0, "{summary}");
-    let options = VerifyOptions { url, ..VerifyOptions::default() };
-    let report = verify(&ledger, &options).await.unwrap();
-    assert!(report.missing + report.wrong == 0 && report.acked > 0, "{report:?}");
-    println!("{summary}");
+    loading.lost_nothing().await;
 }
 
 async fn survives_on_consul(layout: Layout, pace: Pace) {
