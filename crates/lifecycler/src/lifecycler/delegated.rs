@@ -115,13 +115,14 @@ async fn a_tokens_file_that_must_not_be_broken_prevents_the_start() {
     for (on_corrupt, keeps) in
         [(OnCorrupt::Ring, true), (OnCorrupt::Previous, true), (OnCorrupt::Regenerate, false)]
     {
-        // Whoever joined before has replaced it.
+        // A file of its own for each: whoever joined before may still be writing to its own.
+        let path = directory.path().join(format!("{on_corrupt:?}.json"));
         std::fs::write(&path, "{broken").unwrap();
         let world = World::new();
         let tokens = vec![1, 2, 3, 4, 5, 6, 7, 8];
         let entry = InstanceDesc { tokens: tokens.clone().into(), ..InstanceDesc::default() };
         world.client().upsert_own("ring", "a", &entry).await.unwrap();
-        let instance = world.start(with(on_corrupt));
+        let instance = world.start(Options { tokens_file_path: Some(path), ..with(on_corrupt) });
         instance.published(State::Active).await;
         let now = world.entry("a").await.unwrap().tokens.clone();
         assert_eq!(now[..] == tokens[..], keeps, "{on_corrupt:?}: {now:?}");
