@@ -58,7 +58,7 @@ pub use lifecycler::{
 };
 pub use limits::{IngestionRateStrategy, LimitsConfig};
 pub use load::{Loaded, Origins, load, load_process, parse_yaml};
-pub use memberlist::MemberlistConfig;
+pub use memberlist::{Dialect, MemberlistConfig, PacketTransport};
 pub use problems::{LoadError, Origin, Problem, Warning};
 pub use reference::{flags_help, json_schema, reference_yaml};
 pub use ring::{BackendsConfig, RingConfig, RingDefaults};

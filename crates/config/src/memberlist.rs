@@ -2,7 +2,32 @@
 
 use std::time::Duration;
 
-use crate::{ingester::NO_TLS, problems::Rules, schema::section};
+use crate::{
+    problems::Rules,
+    schema::section,
+    units::{Secret, choice},
+};
+
+choice! {
+    /// How gossip travels that may get lost. What may not goes over TCP in any case.
+    pub enum PacketTransport {
+        /// Over TCP if TLS is used and nothing is sealed, so that nothing leaves in clear; else by UDP.
+        Auto = "auto",
+        /// By UDP.
+        Udp = "udp",
+        /// Over TCP, where UDP is blocked.
+        Tcp = "tcp",
+    }
+}
+
+choice! {
+    /// The language of gossip.
+    pub enum Dialect {
+        /// That of ringkit.
+        Native = "native",
+    }
+    not { "hashicorp" => "is the language of Cortex, which ringkit does not speak yet: all members of a cluster must be ringkit's" }
+}
 
 section! {
     /// Gossip among the processes themselves.
@@ -69,18 +94,40 @@ section! {
         pub max_packet_size: usize = 1_048_576, "max-packet-size";
         /// Most connections at once.
         pub max_concurrent_connections: usize = 100, "max-concurrent-connections";
-        /// Use TLS (not built yet: an error if true).
+        /// Use TLS for all streams. Datagrams then go over streams too, unless they are sealed: see `packet_transport`.
         pub tls_enabled: bool = false, "tls-enabled";
-        /// Certificate file (PEM).
-        pub tls_cert_path: String, "tls-cert-path", unused;
-        /// Key file (PEM).
-        pub tls_key_path: String, "tls-key-path", unused;
-        /// CA certificates file (PEM).
-        pub tls_ca_path: String, "tls-ca-path", unused;
-        /// Name expected in a member's certificate.
-        pub tls_server_name: String, "tls-server-name", unused;
+        /// Certificate file (PEM) of this member, shown to those who connect.
+        pub tls_cert_path: String, "tls-cert-path";
+        /// Key file (PEM) of this member.
+        pub tls_key_path: String, "tls-key-path";
+        /// CA certificates file (PEM) by which others are verified; the system's if empty.
+        pub tls_ca_path: String, "tls-ca-path";
+        /// Name expected in a member's certificate; its address if empty.
+        pub tls_server_name: String, "tls-server-name";
         /// Do not verify a member's certificate.
-        pub tls_insecure_skip_verify: bool = false, "tls-insecure-skip-verify", unused;
+        pub tls_insecure_skip_verify: bool = false, "tls-insecure-skip-verify";
+        /// Language of gossip: native. All members must speak the same.
+        pub dialect: Dialect, "dialect";
+        /// Largest datagram, in bytes: 600 to 65507. All of it must fit through every network between members.
+        pub packet_size: usize = 1400, "packet-size";
+        /// How datagrams travel: udp, tcp, or auto, which is tcp if TLS is used without encryption keys.
+        pub packet_transport: PacketTransport, "packet-transport";
+        /// Keys that gossip is sealed with, base64 of 16, 24 or 32 bytes each: the first seals, all of them open.
+        pub encryption_keys: Vec<Secret>, "encryption-keys";
+        /// File with such keys, one per line, which is read again when it changes. Instead of `encryption_keys`.
+        pub encryption_keys_file: String, "encryption-keys-file";
+        /// Refuse what is not sealed, if there are keys. False while sealing is being introduced.
+        pub require_encryption: bool = true, "require-encryption";
+        /// How far ahead of this member's clock an entry of another may be; what is further ahead is refused.
+        pub max_clock_skew: Duration = Duration::from_secs(60), "max-clock-skew";
+        /// How long removed entries are remembered: longer than any member is cut off and then comes back with what it has.
+        pub tombstone_horizon: Duration = Duration::from_secs(24 * 60 * 60), "tombstone-horizon";
+        /// Directory in which a member keeps the number of its life, for machines whose clock may jump back over a restart; none if empty.
+        pub state_dir: String, "state-dir";
+        /// Most members of a cluster.
+        pub max_members: usize = 20_000, "max-members";
+        /// Other labels that are understood beside `cluster_label`, to change it.
+        pub cluster_label_accept: Vec<String>, "cluster-label-accept";
     }
 }
 
@@ -120,20 +167,58 @@ impl MemberlistConfig {
             max_packet_size: _,
             max_concurrent_connections: _,
             tls_enabled,
-            tls_cert_path: _,
-            tls_key_path: _,
+            tls_cert_path,
+            tls_key_path,
             tls_ca_path: _,
             tls_server_name: _,
             tls_insecure_skip_verify: _,
+            dialect: _,
+            packet_size,
+            packet_transport: _,
+            encryption_keys,
+            encryption_keys_file,
+            require_encryption: _,
+            max_clock_skew,
+            tombstone_horizon,
+            state_dir: _,
+            max_members,
+            cluster_label_accept,
         } = self;
         rules.require(cluster_label.len() <= LONGEST_LABEL, "cluster_label", "is longer than 255 bytes");
+        rules.require(
+            cluster_label_accept.iter().all(|label| label.len() <= LONGEST_LABEL),
+            "cluster_label_accept",
+            "has a label that is longer than 255 bytes",
+        );
         rules.require(
             min_join_backoff <= max_join_backoff,
             "min_join_backoff",
             "is longer than `max_join_backoff`",
         );
         rules.require(!used || !gossip_interval.is_zero(), "gossip_interval", "must be longer than 0");
-        rules.require(!tls_enabled, "tls_enabled", NO_TLS);
+        rules.require(
+            tls_cert_path.is_empty() == tls_key_path.is_empty(),
+            "tls_cert_path",
+            "goes with `tls_key_path`: give both or neither",
+        );
+        rules.require(
+            !tls_enabled || !tls_cert_path.is_empty(),
+            "tls_cert_path",
+            "is empty: with `tls_enabled` every member shows a certificate to those who connect",
+        );
+        rules.require((600..=65_507).contains(packet_size), "packet_size", "must be 600 to 65507 bytes");
+        rules.require(
+            encryption_keys.is_empty() || encryption_keys_file.is_empty(),
+            "encryption_keys_file",
+            "is set beside `encryption_keys`: use one of them",
+        );
+        rules.require(!max_clock_skew.is_zero(), "max_clock_skew", "must be longer than 0");
+        rules.require(
+            *tombstone_horizon >= Duration::from_secs(60),
+            "tombstone_horizon",
+            "must be 1m at least: removed entries would come back",
+        );
+        rules.require(*max_members >= 2, "max_members", "must be 2 at least");
         rules.advise(
             !used || !join_members.is_empty(),
             "join_members",

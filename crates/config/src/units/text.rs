@@ -210,3 +210,31 @@ impl Leaf for Secret {
         json!({"type": "string", "writeOnly": true})
     }
 }
+
+impl Leaf for Vec<Secret> {
+    fn kind() -> Kind {
+        Kind { appends: true, ..Kind::named("list of string") }
+    }
+    fn parse(raw: &Raw, notes: &mut Vec<String>) -> Result<Self, String> {
+        // What is wrong with a secret is told without it.
+        let items = match raw {
+            Raw::Null => return Ok(Vec::new()),
+            Raw::Seq(items) => items.as_slice(),
+            Raw::Text(_) => std::slice::from_ref(raw),
+            Raw::Plain(_) | Raw::Quoted(_) => {
+                return Err("expected a list of strings, found one string: write it in brackets".into());
+            }
+            Raw::Map => return Err("expected a list of strings, found a block of keys".into()),
+        };
+        items.iter().map(|item| Secret::parse(item, notes)).collect()
+    }
+    fn render(&self) -> Tree {
+        Tree::Seq(self.iter().map(Leaf::render).collect())
+    }
+    fn carry(&self) -> Tree {
+        Tree::Seq(self.iter().map(Leaf::carry).collect())
+    }
+    fn schema() -> serde_json::Value {
+        json!({"type": ["array", "null"], "items": {"type": "string"}, "writeOnly": true})
+    }
+}

@@ -223,7 +223,6 @@ fn tls_that_is_not_built_is_an_error_never_plain_text() {
         "server: {grpc_tls_config: {client_ca_file: a.pem}}",
         "ingester_client: {grpc_client_config: {tls_enabled: true}}",
         "querier: {store_gateway_client: {tls_enabled: true}}",
-        "memberlist: {tls_enabled: true}",
     ] {
         let told = bad(text);
         assert!(
@@ -231,6 +230,28 @@ fn tls_that_is_not_built_is_an_error_never_plain_text() {
             "{told:?}"
         );
     }
+}
+
+#[test]
+fn gossip_that_could_not_work_is_refused_and_secrets_are_not_told() {
+    for (text, about) in [
+        ("{tls_enabled: true}", "tls_cert_path: is empty"),
+        ("{tls_cert_path: a.pem}", "goes with `tls_key_path`"),
+        ("{packet_size: 100}", "600 to 65507"),
+        ("{encryption_keys: [c2VjcmV0], encryption_keys_file: keys}", "use one of them"),
+        ("{encryption_keys: c2VjcmV0}", "write it in brackets"),
+        ("{max_clock_skew: 0s}", "max_clock_skew"),
+        ("{tombstone_horizon: 10s}", "removed entries would come back"),
+        ("{dialect: hashicorp}", "does not speak yet"),
+        ("{packet_transport: quic}", "quic"),
+    ] {
+        let told = bad(&format!("memberlist: {text}\n"));
+        assert!(told.len() == 1 && told[0].contains(about), "{text}: {told:?}");
+        assert!(!told[0].contains("c2VjcmV0"), "{told:?}");
+    }
+    let config = good("memberlist: {encryption_keys: [c2VjcmV0, b3RoZXI=]}\n").config;
+    assert_eq!(config.memberlist.encryption_keys[1].expose(), "b3RoZXI=");
+    assert!(!format!("{:?}", config.memberlist).contains("c2VjcmV0"));
 }
 
 #[test]
