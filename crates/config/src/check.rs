@@ -21,7 +21,7 @@ pub(crate) const ALIASES: &[(&str, &str)] = &[
 
 /// The values of a file, or of what stands of it.
 pub(crate) fn check_document(file: &Arc<str>, document: &Document, findings: &mut Findings) -> Values {
-    let mut check = Check { file, findings, values: Values::new() };
+    let mut check = Check { file, findings, values: Values::new(), whole: true };
     for (mark, message) in &document.errors {
         let origin = check.at(*mark);
         check.findings.error(&origin, "", message.clone());
@@ -38,10 +38,28 @@ pub(crate) fn check_document(file: &Arc<str>, document: &Document, findings: &mu
     check.values
 }
 
+/// The values of one block of a file that is no configuration, checked as the block at `path` of one; what is wrong is told
+/// under that path.
+pub(crate) fn check_entries<'e>(
+    file: &Arc<str>,
+    entries: impl IntoIterator<Item = &'e Entry>,
+    section: &SectionShape,
+    path: &str,
+    findings: &mut Findings,
+) -> Values {
+    let mut check = Check { file, findings, values: Values::new(), whole: false };
+    for entry in entries {
+        check.entry(entry, section, path);
+    }
+    check.values
+}
+
 struct Check<'a> {
     file: &'a Arc<str>,
     findings: &'a mut Findings,
     values: Values,
+    /// Whether this is a whole configuration, so that a key in the wrong block has a right one.
+    whole: bool,
 }
 
 impl Check<'_> {
@@ -49,7 +67,7 @@ impl Check<'_> {
         Origin::File { file: Arc::clone(self.file), line: mark.line, column: mark.column }
     }
 
-    fn section(&mut self, node: &Node, section: &'static SectionShape, path: &str) {
+    fn section(&mut self, node: &Node, section: &SectionShape, path: &str) {
         match &node.kind {
             Kind::Map(entries) => {
                 for entry in entries {
@@ -65,7 +83,7 @@ impl Check<'_> {
         }
     }
 
-    fn entry(&mut self, entry: &Entry, section: &'static SectionShape, above: &str) {
+    fn entry(&mut self, entry: &Entry, section: &SectionShape, above: &str) {
         let path = if above.is_empty() { entry.key.clone() } else { format!("{above}.{}", entry.key) };
         let origin = self.at(entry.mark);
         if let Some((_, real)) = ALIASES.iter().find(|(alias, _)| *alias == path) {
@@ -101,7 +119,7 @@ impl Check<'_> {
                 self.findings.warn(&origin, path, message);
             }
             None => {
-                let hint = suggestion(&entry.key, section, above);
+                let hint = suggestion(&entry.key, section, above, self.whole);
                 let hint = hint.map(|key| format!(" (did you mean `{key}`?)")).unwrap_or_default();
                 self.findings.error(&origin, path, format!("unknown key{hint}"));
             }
@@ -115,7 +133,8 @@ impl Check<'_> {
             return;
         }
         let origin = self.at(entry.value.mark);
-        if entry.value.is_empty() && !matches!(leaf.kind.name, "string" | "list of string") {
+        let takes_nothing = leaf.kind.nullable || matches!(leaf.kind.name, "string" | "list of string");
+        if entry.value.is_empty() && !takes_nothing {
             self.findings.warn(key, path, "the value is empty: the default holds (Cortex would take zero)");
             return;
         }
@@ -132,11 +151,14 @@ impl Check<'_> {
     }
 }
 
-/// The key that was meant: a similar one here, or one of this name elsewhere.
-fn suggestion(key: &str, section: &SectionShape, above: &str) -> Option<String> {
+/// The key that was meant: a similar one here, or one of this name elsewhere, if there is an elsewhere.
+fn suggestion(key: &str, section: &SectionShape, above: &str, elsewhere: bool) -> Option<String> {
     let here = section.fields.iter().map(|field| field.name).chain(Names::get().below(above));
     if let Some(near) = nearest(key, here) {
         return Some(near.to_owned());
+    }
+    if !elsewhere {
+        return None;
     }
     let shared = |path: &str| path.split('.').zip(above.split('.')).take_while(|(a, b)| a == b).count();
     leaves()

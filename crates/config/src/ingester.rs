@@ -141,7 +141,7 @@ impl IngesterConfig {
 }
 
 impl IngesterInstanceLimits {
-    fn validate(&self, rules: &mut Rules<'_>) {
+    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
         let Self {
             max_ingestion_rate,
             max_tenants: _,

@@ -11,11 +11,10 @@
 //! assert_eq!(error.to_string(), "ringkit.yaml:1:8: ring.stor: unknown key (did you mean `store`?)");
 //! ```
 
-use std::time::Duration;
-
 mod args;
 mod blocks;
 mod check;
+mod compare;
 mod cortex;
 mod distributor;
 mod env;
@@ -28,6 +27,7 @@ mod memberlist;
 mod problems;
 mod reference;
 mod ring;
+mod runtime;
 mod schema;
 mod server;
 mod store_gateway;
@@ -41,6 +41,7 @@ pub use blocks::{
     BlocksStorageConfig, BucketBackend, BucketIndexConfig, BucketStoreConfig, FilesystemConfig, S3Config,
     TsdbConfig, WalSync,
 };
+pub use compare::{Comparison, Difference};
 pub use distributor::{
     DistributorConfig, DistributorInstanceLimits, DistributorRingConfig, HaTrackerConfig, PoolConfig,
     ReadQuorum, ShardingStrategy,
@@ -62,6 +63,9 @@ pub use memberlist::{Dialect, MemberlistConfig, PacketTransport};
 pub use problems::{LoadError, Origin, Problem, Warning};
 pub use reference::{flags_help, json_schema, reference_yaml};
 pub use ring::{BackendsConfig, RingConfig, RingDefaults};
+pub use runtime::{
+    MultiRuntimeConfig, RingSwitch, RuntimeConfig, RuntimeConfigDir, RuntimeConfigSource, RuntimeFile,
+};
 pub use server::{ApiConfig, ListenerTlsConfig, LogFormat, LogLevel, ServerConfig};
 pub use store_gateway::{
     QuerierConfig, StoreGatewayClientConfig, StoreGatewayConfig, StoreGatewayRingConfig,
@@ -105,20 +109,6 @@ section! {
         pub memberlist: MemberlistConfig, "memberlist.";
         /// The file that is read again while the process runs.
         pub runtime_config: RuntimeConfigSource, "runtime-config.";
-    }
-}
-
-section! {
-    /// The file that is read again while the process runs.
-    pub struct RuntimeConfigSource {
-        /// Time between two reads.
-        pub period: Duration = Duration::from_secs(10), "reload-period", unused;
-        /// The file; empty means none.
-        pub file: String, "file", unused;
-        /// Where the file is: filesystem (Cortex's other backends are not built yet).
-        pub backend: BucketBackend = BucketBackend::Filesystem, "backend";
-        /// The directory that a relative path starts from.
-        pub filesystem: FilesystemConfig, "filesystem.";
     }
 }
 

@@ -252,7 +252,7 @@ fn finish(args: Args, layers: Vec<Layer>, mut findings: Findings) -> Result<Load
     Ok(Loaded { config, warnings, origins, files: args.files, ask: args.ask, rest: args.rest })
 }
 
-fn failed(findings: Findings) -> LoadError {
+pub(crate) fn failed(findings: Findings) -> LoadError {
     LoadError {
         problems: findings.errors,
         warnings: findings.warnings.into_iter().map(Warning).collect(),

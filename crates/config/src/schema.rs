@@ -23,11 +23,13 @@ pub(crate) struct Kind {
     pub(crate) machine_default: bool,
     /// A flag of this kind needs no value.
     pub(crate) stands_alone: bool,
+    /// An empty value is a value too: nothing.
+    pub(crate) nullable: bool,
 }
 
 impl Kind {
     pub(crate) const fn named(name: &'static str) -> Self {
-        Self { name, appends: false, machine_default: false, stands_alone: false }
+        Self { name, appends: false, machine_default: false, stands_alone: false, nullable: false }
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use choice::choice;
 pub use duration::AutoDuration;
 pub(crate) use duration::PromDuration;
 pub use text::Secret;
-pub(crate) use text::{Csv, Hostname, Optional, hostname};
+pub(crate) use text::{Csv, Hostname, Nullable, Optional, hostname};
 
 /// What a written value looks like in an error message.
 pub(crate) fn shown(raw: &Raw) -> String {

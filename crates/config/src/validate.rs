@@ -73,18 +73,6 @@ impl Config {
     }
 }
 
-impl crate::RuntimeConfigSource {
-    pub(crate) fn validate(&self, rules: &mut Rules<'_>) {
-        let Self { period, file, backend, filesystem: crate::FilesystemConfig { dir: _ } } = self;
-        rules.require(!period.is_zero(), "period", "must be longer than 0");
-        rules.require(
-            file.is_empty() || *backend == crate::BucketBackend::Filesystem,
-            "backend",
-            "is not built yet: the runtime configuration can only be a file (`filesystem`)",
-        );
-    }
-}
-
 /// The rule between heartbeats and the age at which an instance looks dead.
 pub(crate) fn heartbeats(period: std::time::Duration, timeout: std::time::Duration, rules: &mut Rules<'_>) {
     rules.advise(

@@ -98,7 +98,7 @@ impl Distributor {
     ///
     /// As [`Distributor::ask_all`].
     pub(crate) async fn label_names(&self, tenant: &str, params: &Params) -> Result<Vec<String>, Refusal> {
-        let range = self.ingesters_range(self.limits(tenant), params.start_ms, params.end_ms);
+        let range = self.ingesters_range(&self.limits(tenant), params.start_ms, params.end_ms);
         let Some((start_timestamp_ms, end_timestamp_ms)) = range else { return Ok(Vec::new()) };
         let mut names = BTreeSet::new();
         for matchers in params.questions() {
@@ -125,7 +125,7 @@ impl Distributor {
         name: &str,
         params: &Params,
     ) -> Result<Vec<String>, Refusal> {
-        let range = self.ingesters_range(self.limits(tenant), params.start_ms, params.end_ms);
+        let range = self.ingesters_range(&self.limits(tenant), params.start_ms, params.end_ms);
         let Some((start_timestamp_ms, end_timestamp_ms)) = range else { return Ok(Vec::new()) };
         let mut values = BTreeSet::new();
         for matchers in params.questions() {
@@ -150,7 +150,7 @@ impl Distributor {
     /// 400 without a selector, else as [`Distributor::ask_all`].
     pub(crate) async fn series(&self, tenant: &str, params: &Params) -> Result<Vec<Labels>, Refusal> {
         params.need_selectors()?;
-        let range = self.ingesters_range(self.limits(tenant), params.start_ms, params.end_ms);
+        let range = self.ingesters_range(&self.limits(tenant), params.start_ms, params.end_ms);
         let Some((start_timestamp_ms, end_timestamp_ms)) = range else { return Ok(Vec::new()) };
         let limit = i64::try_from(params.limit).unwrap_or(i64::MAX);
         let matchers_set = params.questions().into_iter().flatten().collect();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringkit_config::{Config, IngestionRateStrategy, LimitsConfig};
+use ringkit_config::{Config, IngestionRateStrategy, LimitsConfig, RuntimeConfig};
 use ringkit_proto::cortexpb::WriteRequest;
 use ringkit_ring::Ring;
-use ringkit_runtime::{Clock, Collect, CollectGuard, Families, Meter, Supervisor};
+use ringkit_runtime::{Clock, Collect, CollectGuard, Families, Live, Meter, Supervisor};
 use ringkit_server::Tenant;
 
 use crate::clients::Ingesters;
@@ -23,6 +23,8 @@ pub(crate) type HealthyDistributors = Box<dyn Fn() -> usize + Send + Sync>;
 /// One distributor.
 pub(crate) struct Distributor {
     pub(crate) config: Arc<Config>,
+    /// What may change while this runs: the limits of tenants.
+    live_config: Live<RuntimeConfig>,
     pub(crate) clock: Clock,
     pub(crate) ring: Ring,
     pub(crate) ingesters: Ingesters,
@@ -36,7 +38,7 @@ pub(crate) struct Distributor {
 
 impl Distributor {
     pub(crate) fn new(
-        config: Arc<Config>,
+        (config, live_config): (Arc<Config>, Live<RuntimeConfig>),
         clock: Clock,
         ring: Ring,
         ingesters: Ingesters,
@@ -46,6 +48,7 @@ impl Distributor {
     ) -> Self {
         Self {
             config,
+            live_config,
             clock,
             ring,
             ingesters,
@@ -79,9 +82,9 @@ impl Distributor {
         out.gauge("cortex_distributor_ingestion_rate_samples_per_second", help, &[], rate);
     }
 
-    /// The limits of one tenant.
-    pub(crate) fn limits(&self, _tenant: &str) -> &LimitsConfig {
-        &self.config.limits
+    /// The limits of one tenant, as they are now. To be asked once per request, so that a request keeps to one set.
+    pub(crate) fn limits(&self, tenant: &str) -> Arc<LimitsConfig> {
+        self.live_config.with(|live| Arc::clone(live.limits(tenant)))
     }
 
     /// Takes a write request of `tenant`: validates, limits, and sends each series to its replicas.
@@ -101,7 +104,7 @@ impl Distributor {
         let id = tenant.as_str();
         let now_ms = self.clock.now_ms();
         let limits = self.limits(id);
-        let rules = Rules::new(limits, now_ms);
+        let rules = Rules::new(&limits, now_ms);
         let batch = prepare::prepare(id, &request.timeseries, &rules).map_err(|error| {
             self.metrics.reject("protobuf");
             Refusal::new(400, format!("the body is not a remote-write request: {error}"))
@@ -110,7 +113,7 @@ impl Distributor {
         let counters = self.tenants.get(id, now_ms);
         counters.received(&batch.counts, metadata);
 
-        let (rate, burst) = (self.tenant_rate(limits), limits.ingestion_burst_size);
+        let (rate, burst) = (self.tenant_rate(&limits), limits.ingestion_burst_size);
         let num = batch.counts.samples + batch.counts.exemplars + metadata;
         if let Err(retry_after) = counters.limiter.take(rate, burst, num) {
             counters.rate_limited(&batch.counts, metadata);

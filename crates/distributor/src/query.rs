@@ -58,11 +58,11 @@ impl Distributor {
     ) -> Result<Vec<Series>, Refusal> {
         let started = Instant::now();
         let limits = self.limits(tenant);
-        let Some((start_ms, end_ms)) = self.ingesters_range(limits, start_ms, end_ms) else {
+        let Some((start_ms, end_ms)) = self.ingesters_range(&limits, start_ms, end_ms) else {
             return Ok(Vec::new());
         };
         let request = QueryRequest { start_timestamp_ms: start_ms, end_timestamp_ms: end_ms, matchers };
-        let fetched = Fetched::new(limits);
+        let fetched = Fetched::new(&limits);
         let ask = |instance: Arc<Instance>| {
             let request = request.clone();
             let fetched = &fetched;

@@ -55,7 +55,7 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
 
     let (pool, pool_service) = ingester_pool(&config, &ring, &process.meter);
     let distributor = Arc::new(Distributor::new(
-        Arc::clone(&config),
+        (Arc::clone(&config), process.live_config.clone()),
         process.clock.clone(),
         ring.clone(),
         Ingesters::new(pool, &config),

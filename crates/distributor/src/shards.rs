@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringkit_config::ShardingStrategy;
+use ringkit_config::{LimitsConfig, ShardingStrategy};
 use ringkit_ring::{Shard, Snapshot};
 
 use crate::distributor::Distributor;
@@ -10,7 +10,7 @@ use crate::distributor::Distributor;
 impl Distributor {
     /// Whom the series of `tenant` are written to. Everybody without shuffle sharding, or for a tenant without a size.
     pub(crate) fn write_shard<'a>(&self, ring: &'a Snapshot, tenant: &str) -> Shard<'a> {
-        ring.shuffle_shard(tenant, self.shard_size(tenant))
+        ring.shuffle_shard(tenant, self.shard_size(&self.limits(tenant)))
     }
 
     /// Who may have series of `tenant`, with samples from `start_ms` on if that is given: its shard, and who was in it since
@@ -31,7 +31,8 @@ impl Distributor {
     ) -> Shard<'a> {
         // Registrations are other machines' times. The earlier of two clocks looks back further, which is never wrong.
         let now = self.clock.now_secs().min(self.ring.clock().now_secs());
-        match (self.shard_size(tenant), self.limits(tenant).shuffle_sharding_ingesters_lookback_period) {
+        let limits = self.limits(tenant);
+        match (self.shard_size(&limits), limits.shuffle_sharding_ingesters_lookback_period) {
             (0, _) | (_, Duration::ZERO) => ring.shuffle_shard(tenant, 0),
             (size, period) => {
                 let asked = start_ms.map_or(Duration::ZERO, |start| whole_hours(now, start));
@@ -40,12 +41,12 @@ impl Distributor {
         }
     }
 
-    /// How many ingesters the tenant has; 0 = all.
-    fn shard_size(&self, tenant: &str) -> i64 {
+    /// How many ingesters a tenant with these limits has; 0 = all.
+    fn shard_size(&self, limits: &LimitsConfig) -> i64 {
         match self.config.distributor.sharding_strategy {
             ShardingStrategy::Default => 0,
             ShardingStrategy::ShuffleSharding => {
-                i64::try_from(self.limits(tenant).ingestion_tenant_shard_size).unwrap_or(i64::MAX)
+                i64::try_from(limits.ingestion_tenant_shard_size).unwrap_or(i64::MAX)
             }
         }
     }

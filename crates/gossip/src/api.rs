@@ -26,8 +26,14 @@ pub struct Config {
     pub zone: SmolStr,
     /// What others are to see of the program.
     pub build: SmolStr,
-    /// Members with another label are not of this cluster.
+    /// What this member calls its cluster. Members with another label are not of it.
     pub label: SmolStr,
+    /// Labels that are understood beside [`label`](Self::label), for as long as a cluster goes over from one to another.
+    pub accepted_labels: Vec<SmolStr>,
+    /// Whether labels tell clusters apart; false = any label is taken.
+    pub verify_label: bool,
+    /// Whether what is said on streams is packed with lz4 where that makes it shorter.
+    pub compress: bool,
     /// Largest datagram sent, in bytes.
     pub packet_size: usize,
     /// Time between two rounds of gossip.
@@ -52,8 +58,12 @@ pub struct Config {
     pub join_parallel: usize,
     /// First and last pause between attempts to join.
     pub join_backoff: (Duration, Duration),
-    /// How long leaving may take.
+    /// How long leaving may wait until somebody has all that this member wrote; and once more for as long, until the others
+    /// were told that it leaves.
     pub leave_timeout: Duration,
+    /// How long what a member said about itself is kept when it is no longer even known to have died, as after a crash: longer
+    /// than a member is away that comes back under its name.
+    pub forget_members_after: Duration,
     /// Time between two beacons of the cluster, by which the time is measured that news takes; zero = none.
     pub beacon_interval: Duration,
     /// What is stored, and for how long what was removed is remembered.
@@ -76,6 +86,9 @@ impl Config {
             zone: SmolStr::default(),
             build: SmolStr::default(),
             label: SmolStr::default(),
+            accepted_labels: Vec::new(),
+            verify_label: true,
+            compress: true,
             packet_size: 1400,
             gossip_interval: Duration::from_millis(200),
             gossip_nodes: 3,
@@ -89,6 +102,7 @@ impl Config {
             join_parallel: 3,
             join_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             leave_timeout: Duration::from_secs(10),
+            forget_members_after: Duration::from_secs(60 * 60),
             beacon_interval: Duration::from_secs(60),
             limits: Limits::default(),
             swim: swim::Config::default(),
@@ -162,6 +176,14 @@ pub enum Command {
         expected: u64,
         /// What to write; `None` = remove.
         changes: Vec<(EntryId, Option<Bytes>)>,
+    },
+    /// Write anew, with the same bodies and as this member, what a clock that was ahead has written: it would outlast what others
+    /// write. Whoever owns an entry overrules that with its next write.
+    Heal {
+        /// The key.
+        key: SmolStr,
+        /// All registers of this entry, whatever their time; `None` = those of all entries that are ahead of this member's clock.
+        id: Option<SmolStr>,
     },
     /// Leave for good.
     Leave,
@@ -257,6 +279,13 @@ pub enum Event {
         /// Why: a word for a metric's label.
         reason: &'static str,
     },
+    /// A register was refused because its time is too far ahead, beside [`Refused`](Self::Refused) with the reason `clock_ahead`.
+    Quarantined {
+        /// Who wrote it: the hash of a member's name.
+        author: u64,
+        /// By how much it is ahead of this member's wall clock, exact to a millisecond.
+        ahead: Duration,
+    },
     /// How long a beacon took to get here.
     Propagation {
         /// Since it was made.
@@ -274,8 +303,15 @@ pub enum Event {
 pub struct Status {
     /// How far it has got.
     pub phase: Phase,
-    /// Whether its store reflects the cluster.
+    /// Whether its store reflects the cluster, or did at some time.
     pub synced: bool,
+    /// Whether it has joined, so that its store is as good as anybody's.
+    pub settled: bool,
+    /// Since the join began, or the search for those who are lost: how many rounds of asking seeds came to nothing.
+    pub join_attempts: u32,
+    /// Why the last member that was asked could not let it in although it answered: `clock_behind` if most of the others wrote
+    /// what is from the future by this member's clock, `store_full` if there was no room for what they have.
+    pub join_trouble: Option<&'static str>,
     /// Live members, itself included.
     pub members: usize,
     /// How unhealthy it thinks it is itself: 0 = not at all, up to 7.

@@ -4,8 +4,11 @@
 //! other member after the other, so nothing depends on any message to arrive.
 
 mod about;
+mod clocks;
 mod datagrams;
+mod info;
 mod join;
+mod leave;
 mod records;
 mod streams;
 #[cfg(test)]
@@ -21,10 +24,14 @@ use rand::{RngExt as _, SeedableRng as _};
 use smol_str::SmolStr;
 
 pub use self::about::About;
+pub use self::info::{MemberInfo, QueueStats};
 
+use self::clocks::Clocks;
 use self::join::Join;
+use self::leave::Leave;
+use self::records::Reissue;
 use self::streams::Stream;
-use crate::api::{Command, Config, Event, Input, Output, Phase, Status, StreamEvent, StreamId};
+use crate::api::{Command, Config, Event, Input, Output, Phase, StreamEvent, StreamId};
 use crate::id::{NodeId, name_hash};
 use crate::peers::{Peers, Updated};
 use crate::queue::Queue;
@@ -39,6 +46,8 @@ pub const MEMBERS_KEY: &str = "_members";
 /// The key of the register whose way through the cluster is timed.
 pub const BEACON_KEY: &str = "_beacon";
 
+/// Instead of a key, in a digest: says that it answers another one, and comes with the root of all keys.
+const ANSWER_KEY: &str = "=";
 /// The smallest datagram that word of a register with the longest key and id fits into, rounded up.
 const MIN_PACKET_BYTES: usize = 600;
 /// What a section takes beside what is in it.
@@ -60,7 +69,9 @@ pub struct ConfigError(String);
 /// One member.
 pub struct Node {
     config: Config,
+    /// The hash of its label, and those of the others that are understood.
     label: u64,
+    accepted_labels: Vec<u64>,
     /// Random number of this process.
     session: u64,
     own_name: u64,
@@ -70,13 +81,15 @@ pub struct Node {
     queue: Queue,
     peers: Peers,
     clock: Clock,
+    /// Those of the others.
+    clocks: Clocks,
+    /// Members that said what they are and are not known to live or to have died, and since when.
+    absent: BTreeMap<u64, Duration>,
     phase: Phase,
     /// Whether [`Event::Synced`] was told.
     synced: bool,
-    /// Whether the store is as good as anybody's, so that what is unknown to it may be judged.
+    /// Whether the store is as good as anybody's.
     settled: bool,
-    /// When this was last known to have what another member has.
-    compared_at: Duration,
     join: Join,
     streams: BTreeMap<StreamId, Stream>,
     next_stream: u64,
@@ -93,9 +106,10 @@ pub struct Node {
     resync: Option<(Duration, u64)>,
     /// Who was sent a digest, and until when an answer is awaited.
     asked: Option<(SocketAddr, Duration)>,
-    leave_until: Duration,
-    /// Whether the others have been told that this member leaves.
-    took_leave: bool,
+    /// What this process wrote and a former life of this member has replaced, and what was so a moment ago.
+    reissues: BTreeMap<(SmolStr, EntryId), Reissue>,
+    /// How far leaving has got, once it has begun.
+    leave: Option<Leave>,
 }
 
 impl Node {
@@ -112,31 +126,33 @@ impl Node {
         let backoff = config.join_backoff.0;
         let mut node = Self {
             label: label_hash(&config.label),
+            accepted_labels: config.accepted_labels.iter().map(|label| label_hash(label)).collect(),
             session: random.random(),
             own_name,
             swim: Swim::new(config.swim.clone(), id, random.random(), now),
             store: Store::new(config.limits, own_name),
             queue: Queue::new(config.queue.clone()),
             peers: Peers::new(own_name, Some(config.zone.clone()), config.peers.clone()),
-            clock: Clock::default(),
+            clock: Clock::new(config.limits.max_clock_skew),
+            clocks: Clocks::default(),
+            absent: BTreeMap::new(),
             phase: Phase::Resolving,
             synced: false,
             settled: false,
-            compared_at: now.mono,
             join: Join::new(backoff),
             streams: BTreeMap::new(),
             next_stream: 1,
             wanted: BTreeMap::new(),
             gossip_at: now.mono,
             sync_at: now.mono,
-            store_tick_at: now.mono.saturating_add(config.limits.tick_period()),
+            store_tick_at: now.mono.saturating_add(config.limits.until_tick(now)),
             beacon_at: now.mono,
             seed_check_at: now.mono,
             about_at: None,
             resync: None,
             asked: None,
-            leave_until: Duration::MAX,
-            took_leave: false,
+            reissues: BTreeMap::new(),
+            leave: None,
             random,
             config,
         };
@@ -155,21 +171,6 @@ impl Node {
         &self.store
     }
 
-    /// How it stands.
-    pub fn status(&self) -> Status {
-        let sizes = self.store.sizes();
-        Status {
-            phase: self.phase,
-            synced: self.synced,
-            members: self.peers.len() + 1,
-            score: u32::from(self.swim.score()),
-            registers: sizes.entries,
-            bytes: sizes.bytes,
-            queued: self.queue.len(),
-            lost_seeds: self.join.num_lost(),
-        }
-    }
-
     /// When to call [`handle`](Self::handle) even if nothing comes, in monotonic time.
     pub fn next_deadline(&self) -> Duration {
         if self.is_over() {
@@ -184,11 +185,12 @@ impl Node {
             (has_peers && self.settled).then_some(self.sync_at),
             self.has_beacons().then_some(self.beacon_at),
             self.about_at,
+            self.reissue_deadline(),
             self.resync.map(|(at, _)| at),
             self.asked.map(|(_, until)| until),
             self.join_deadline(),
             self.streams.values().map(Stream::until).min(),
-            (self.phase == Phase::Leaving && !self.took_leave).then_some(self.leave_until),
+            self.leave_deadline(),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
@@ -225,15 +227,7 @@ impl Node {
         self.run_syncs(now, out);
         self.run_fetches(now, out);
         self.run_gossip(now, out);
-        if self.phase == Phase::Leaving && !self.took_leave {
-            let told = !self.queue.has_own_news() || self.peers.is_empty();
-            if told || self.leave_until <= now.mono {
-                self.took_leave = true;
-                let mut did = SwimOut::default();
-                self.swim.leave(now, &mut did);
-                self.follow_swim(now, did, out);
-            }
-        }
+        self.run_leave(now, out);
     }
 
     fn on_command(&mut self, now: Now, command: Command, out: &mut Vec<Output>) {
@@ -243,13 +237,8 @@ impl Node {
                 let written = self.apply(now, &key, expected, &changes, out);
                 out.push(Output::Event(Event::Applied { ticket, written }));
             }
-            Command::Leave if self.phase == Phase::Leaving => (),
-            Command::Leave => {
-                self.set_phase(Phase::Leaving, out);
-                self.leave_until = now.mono.saturating_add(self.config.leave_timeout);
-                self.about_at = None;
-                self.remove_about(now);
-            }
+            Command::Heal { key, id } => self.heal(now, &key, id.as_ref(), out),
+            Command::Leave => self.begin_leave(now, out),
         }
     }
 
@@ -321,7 +310,6 @@ impl Node {
     fn on_swim_event(&mut self, now: Now, event: SwimEvent, out: &mut Vec<Output>) {
         match event {
             SwimEvent::MemberUp(id) => {
-                self.ensure_fresh(now);
                 let (lived, zone) = (self.peers.is_live(id.name), self.zone_of(id.name));
                 match self.peers.update(id, zone, true) {
                     Updated::Added | Updated::Changed if !lived => {
@@ -335,12 +323,14 @@ impl Node {
             SwimEvent::MemberDown(id) => {
                 let (lived, zone) = (self.peers.is_live(id.name), self.zone_of(id.name));
                 self.peers.update(id, zone, false);
+                self.clocks.forget(id.name);
                 if lived && !self.peers.is_live(id.name) {
                     self.queue.set_members(self.peers.len() + 1);
                     out.push(Output::Event(Event::MemberDown { name: id.name }));
                 }
             }
             SwimEvent::Renamed(_, id) => {
+                self.clocks.forget(id.name);
                 self.peers.rename(id);
             }
             SwimEvent::Idle => self.seek_at_once(now),
@@ -376,6 +366,17 @@ impl Node {
         }
     }
 
+    /// Whether whoever calls its cluster so is of ours.
+    fn takes_label(&self, label: &str) -> bool {
+        let Config { label: own, accepted_labels, verify_label, .. } = &self.config;
+        !verify_label || own == label || accepted_labels.iter().any(|accepted| accepted == label)
+    }
+
+    /// As [`takes_label`](Self::takes_label), by the hash of the label.
+    fn takes_label_hash(&self, hash: u64) -> bool {
+        !self.config.verify_label || hash == self.label || self.accepted_labels.contains(&hash)
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Left | Phase::Failed)
     }
@@ -392,7 +393,8 @@ fn checked(mut config: Config) -> Result<Config, ConfigError> {
     if config.name.is_empty() || config.name.len() > MAX_ID_BYTES {
         return refused(format!("a member's name has 1 to {MAX_ID_BYTES} bytes"));
     }
-    for (what, text) in [("zone", &config.zone), ("build", &config.build), ("label", &config.label)] {
+    let labels = config.accepted_labels.iter().chain([&config.label]).map(|label| ("label", label));
+    for (what, text) in [("zone", &config.zone), ("build", &config.build)].into_iter().chain(labels) {
         if text.len() > MAX_TEXT_BYTES {
             return refused(format!("a {what} has at most {MAX_TEXT_BYTES} bytes"));
         }
@@ -419,8 +421,8 @@ fn checked(mut config: Config) -> Result<Config, ConfigError> {
 }
 
 fn is_internal(key: &str) -> bool {
-    // The empty name stands for all keys in digests.
-    key.is_empty() || key == MEMBERS_KEY || key == BEACON_KEY
+    // The empty name stands for all keys in digests, and one for answers.
+    key.is_empty() || key == ANSWER_KEY || key == MEMBERS_KEY || key == BEACON_KEY
 }
 
 fn refuse(reason: &'static str, out: &mut Vec<Output>) {

@@ -3,6 +3,7 @@
 //! Kept up from what the membership engine reports, because that one scans its whole list for every question. To add, remove
 //! and choose costs the same however many members there are. Equal reports and equal random numbers lead to equal choices.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
@@ -54,7 +55,7 @@ pub enum Updated {
     Changed,
     /// All of it was known.
     Same,
-    /// A later life of it is known, or the same life at another address: nothing changed.
+    /// A [later](Peers::update) life of it is known: nothing changed.
     Stale,
     /// It is this member itself, which is not in its own table.
     Own,
@@ -91,8 +92,9 @@ pub struct Peers {
     /// By name. The maps are never iterated over, as their order is another in each process; their keys come from the network,
     /// so the hashes must be ones that nobody can predict.
     seats: HashMap<u64, Seat>,
-    /// The live member that was last said to listen at an address.
-    by_addr: HashMap<SocketAddr, u64>,
+    /// The live members that were said to listen at an address, the last one last; never none. Usually it is one, but a name
+    /// that is said to be where another one is must not make a stranger of that one for longer than it lives itself.
+    by_addr: HashMap<SocketAddr, Vec<u64>>,
     live: Vec<u64>,
     dead: Vec<u64>,
     /// Those with live members.
@@ -121,6 +123,9 @@ impl Peers {
 
     /// Adds a member or what is new about it. A member that is dead stays in the table until it is [removed](Self::remove), or
     /// until a live one needs its place. An empty zone is none.
+    ///
+    /// Of two lives the one with the larger generation is later, then the one with the larger address: the membership engine
+    /// says so as well, and goes on to talk of that one only.
     pub fn update(&mut self, id: NodeId, zone: Option<SmolStr>, alive: bool) -> Updated {
         if id.name == self.own_name {
             return Updated::Own;
@@ -137,7 +142,7 @@ impl Peers {
             return Updated::Added;
         };
         let known = &seat.peer.id;
-        if id.generation < known.generation || (id.generation == known.generation && id.addr != known.addr) {
+        if is_later(known, &id) {
             return Updated::Stale;
         }
         if seat.peer == peer {
@@ -152,7 +157,7 @@ impl Peers {
     /// it says otherwise. False if the member is not known, or not in an earlier life.
     pub fn rename(&mut self, id: NodeId) -> bool {
         match self.get(id.name) {
-            Some(peer) if id.generation > peer.id.generation => {
+            Some(peer) if is_later(&id, &peer.id) => {
                 let (zone, alive) = (peer.zone.clone(), peer.alive);
                 self.update(id, zone, alive) == Updated::Changed
             }
@@ -175,7 +180,7 @@ impl Peers {
     /// Forgets a member, unless a later life of it is known.
     pub fn remove(&mut self, id: NodeId) -> Option<Peer> {
         let known = self.get(id.name)?.id;
-        if known.generation > id.generation { None } else { self.take(id.name) }
+        if is_later(&known, &id) { None } else { self.take(id.name) }
     }
 
     /// The member with this name, live or dead.
@@ -185,7 +190,7 @@ impl Peers {
 
     /// The live member that was last said to listen at this address.
     pub fn by_addr(&self, addr: SocketAddr) -> Option<&Peer> {
-        self.get(*self.by_addr.get(&addr)?)
+        self.get(*self.by_addr.get(&addr)?.last()?)
     }
 
     /// Whether the member with this name lives.
@@ -230,10 +235,9 @@ impl Peers {
 
     /// Whether zones matter to the choices: this member has one, and somebody lives in another.
     pub fn is_zone_aware(&self) -> bool {
-        let unsaid: Option<SmolStr> = None;
-        let [own, unsaid] =
-            [&self.own_zone, &unsaid].map(|zone| usize::from(self.zone_places.contains_key(zone)));
-        self.own_zone.is_some() && self.zones.len() > own + unsaid
+        // Looks at three zones at most, and without hashing their names: it is asked whenever something comes in.
+        let is_other = |zone: &Zone| zone.name.is_some() && zone.name != self.own_zone;
+        self.own_zone.is_some() && self.zones.iter().any(is_other)
     }
 
     /// Whom to tell what is new: `k` live members, or as many as there are, without those named in `exclude`. With zones, of
@@ -321,7 +325,7 @@ impl Peers {
     fn put(&mut self, peer: Peer) {
         let name = peer.id.name;
         let (at, at_in_zone) = if peer.alive {
-            self.by_addr.insert(peer.id.addr, name);
+            self.by_addr.entry(peer.id.addr).or_default().push(name);
             let zone = self.enter_zone(&peer.zone);
             (push(&mut self.live, name), push(&mut self.zones[zone].live, name))
         } else {
@@ -343,9 +347,11 @@ impl Peers {
         }
         if peer.alive {
             self.leave_zone(&peer.zone, at_in_zone);
-            // Another may have been seen there since.
-            if self.by_addr.get(&peer.id.addr) == Some(&name) {
-                self.by_addr.remove(&peer.id.addr);
+            if let Entry::Occupied(mut names) = self.by_addr.entry(peer.id.addr) {
+                names.get_mut().retain(|other| *other != name);
+                if names.get().is_empty() {
+                    names.remove();
+                }
             }
         }
         Some(peer)
@@ -379,6 +385,11 @@ impl Peers {
             }
         }
     }
+}
+
+/// Whether one life of a member is later than another one of it.
+fn is_later(life: &NodeId, other: &NodeId) -> bool {
+    (life.generation, life.addr) > (other.generation, other.addr)
 }
 
 /// A zone that was said in earnest.

@@ -3,12 +3,16 @@
 //! It holds at most one register for a place, the newest, so it is never larger than the store. What is told too seldom to
 //! reach everybody is left to anti-entropy: nothing here waits for an answer.
 
+mod far;
+mod line;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use self::far::FarNews;
+use self::line::{Class, Interleaving, Rank, choose};
 use crate::register::{Body, EntryId, Register};
 use crate::time::Now;
 
@@ -69,7 +73,7 @@ pub struct Item {
     pub own: bool,
     /// Whether it only says that its author still lives.
     pub heartbeat: bool,
-    /// How often it was sent.
+    /// How often it was sent, to whomever; what goes to other zones [beside that](Queue::fill_far) does not count.
     pub sent: u32,
     /// Since when it has waited to be sent for the first time, in monotonic time.
     pub since: Duration,
@@ -117,48 +121,11 @@ pub struct Stats {
     pub first_sent: u64,
     /// How long those had waited for it, all together.
     pub waited: Duration,
-    /// Transmissions.
+    /// Transmissions, those to other zones included.
     pub sent: u64,
 }
 
 type Place = (SmolStr, EntryId);
-
-/// Groups of items in the order of sending. The last is the first to suffer when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    Own,
-    OwnHeartbeat,
-    Foreign,
-    ForeignHeartbeat,
-}
-
-impl Class {
-    /// Those that may be sent eagerly.
-    const NEWS: [Self; 2] = [Self::Own, Self::Foreign];
-
-    fn of(own: bool, heartbeat: bool) -> Self {
-        match (own, heartbeat) {
-            (true, false) => Self::Own,
-            (true, true) => Self::OwnHeartbeat,
-            (false, false) => Self::Foreign,
-            (false, true) => Self::ForeignHeartbeat,
-        }
-    }
-
-    /// The items of this class that were sent fewer than `times` times.
-    fn sent_below(self, times: u32) -> Range<Rank> {
-        Rank { class: self, sent: 0, turn: 0 }..Rank { class: self, sent: times, turn: 0 }
-    }
-}
-
-/// Where in the line an item stands: what its fields say counts in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    class: Class,
-    sent: u32,
-    /// Larger ones came later. No two items have the same.
-    turn: u64,
-}
 
 /// Allows a number of rounds per second: a token bucket, kept as the time at which it is full again.
 #[derive(Clone, Copy, Debug)]
@@ -190,16 +157,22 @@ impl Bucket {
 
 /// The registers that are still to be told, in the order of telling.
 ///
-/// Own before others', news before heartbeats, then what was told less often, then what has waited longer.
+/// What was never told goes before what was, but leaves it some of the room: nobody writes so much that it no longer tells what
+/// others wrote, or that it lives, nor do others keep it from telling enough of them what it wrote. Within both: own before
+/// others', news before heartbeats, then what was told less often, then what has waited longer.
 #[derive(Clone, Debug)]
 pub struct Queue {
     config: Config,
-    /// In the order of sending.
     items: BTreeMap<Rank, Item>,
     /// Where in `items` the item of a place is: exactly one for each place here.
     ranks: BTreeMap<Place, Rank>,
     /// The turn of the next item.
     next_turn: u64,
+    interleaving: Interleaving,
+    /// Whether other zones are to be told what this member writes.
+    zone_aware: bool,
+    /// What they were not told yet. Empty unless `zone_aware`.
+    far: FarNews,
     bytes: usize,
     /// How often an item is sent that is no heartbeat.
     budget: u32,
@@ -218,6 +191,9 @@ impl Queue {
             items: BTreeMap::new(),
             ranks: BTreeMap::new(),
             next_turn: 0,
+            interleaving: Interleaving::default(),
+            zone_aware: false,
+            far: FarNews::default(),
             bytes: 0,
             budget: 1,
             eager_due: None,
@@ -236,14 +212,32 @@ impl Queue {
         let digits = n.max(1).ilog10() + 1;
         self.budget = self.config.retransmit_factor.saturating_mul(digits).max(1);
         for class in Class::NEWS {
-            let from = Rank { class, sent: self.budget, turn: 0 };
-            let to = Rank { class, sent: u32::MAX, turn: u64::MAX };
-            let spent: Vec<Rank> = self.items.range(from..=to).map(|(rank, _)| *rank).collect();
+            let spent = self.items.range(class.sent(self.budget, u32::MAX));
+            let spent: Vec<Rank> = spent.map(|(rank, _)| *rank).collect();
             for rank in spent {
                 self.take_out(rank);
             }
         }
         self.disarm();
+    }
+
+    /// Whether there are zones, and what is told here stays in one of them: then the news that this member writes waits to be
+    /// told to the others [beside that](Self::fill_far). When that begins, what was not told to anybody does so as well.
+    ///
+    /// Costs nothing unless it changes, and then O(log n) for each own item that was never sent.
+    pub fn set_zone_aware(&mut self, zone_aware: bool) {
+        if self.zone_aware == zone_aware {
+            return;
+        }
+        self.zone_aware = zone_aware;
+        if zone_aware {
+            for (rank, item) in self.items.range(Class::Own.sent(0, 1)) {
+                self.far.put(rank.turn, item.clone());
+            }
+        } else {
+            self.far.clear();
+            self.disarm();
+        }
     }
 
     /// Has this register told to others, unless the queue holds one that is not older.
@@ -277,6 +271,11 @@ impl Queue {
         let rank = Rank { class: Class::of(own, heartbeat), sent: 0, turn };
         let item =
             Item { key: place.0.clone(), entry: place.1.clone(), register, own, heartbeat, sent: 0, since };
+        if self.zone_aware && rank.class == Class::Own {
+            self.far.put(turn, item.clone());
+        } else {
+            self.far.remove(&place);
+        }
         self.bytes += item.weight();
         self.items.insert(rank, item);
         self.ranks.insert(place, rank);
@@ -307,7 +306,10 @@ impl Queue {
         size_of: impl Fn(&Item) -> usize,
         take: impl FnMut(&Item) -> bool,
     ) -> usize {
-        let taken = choose(self.items.iter(), budget_bytes, size_of, take);
+        let firsts = self.line(&Class::ALL, 0, 1);
+        let repeats = self.line(&Class::ALL, 1, u32::MAX);
+        let taken = choose(self.interleaving.merge(firsts, repeats), budget_bytes, size_of, take);
+        self.interleaving.advance(taken.len());
         self.count(now, &taken);
         taken.len()
     }
@@ -324,14 +326,40 @@ impl Queue {
         size_of: impl Fn(&Item) -> usize,
         take: impl FnMut(&Item) -> bool,
     ) -> usize {
-        let [own, foreign] = Class::NEWS.map(|class| self.items.range(class.sent_below(times)));
-        let taken = choose(own.chain(foreign), budget_bytes, size_of, take);
+        let firsts = self.line(&Class::NEWS, 0, times.min(1));
+        let repeats = self.line(&Class::NEWS, 1, times.max(1));
+        let taken = choose(firsts.chain(repeats), budget_bytes, size_of, take);
         self.count(now, &taken);
         // More news than fits a round deserves another one. If nothing fitted, another would not help.
         if !taken.is_empty() && self.has_news() {
             self.arm(now);
         }
         taken.len()
+    }
+
+    /// As [`fill`](Self::fill), for a datagram to other zones: offers the news of this member that they were not told yet,
+    /// however often it was sent here, and each only once. To be called in eager rounds, and in ticks, as rounds are limited.
+    pub fn fill_far(
+        &mut self,
+        now: Now,
+        budget_bytes: usize,
+        size_of: impl Fn(&Item) -> usize,
+        take: impl FnMut(&Item) -> bool,
+    ) -> usize {
+        let taken = choose(self.far.line(), budget_bytes, size_of, take);
+        self.far.sent(&taken);
+        self.stats.sent += taken.len() as u64;
+        // As in a round near by: there is more than fits, but something did.
+        if !taken.is_empty() && self.has_far_news() {
+            self.arm(now);
+        }
+        self.disarm();
+        taken.len()
+    }
+
+    /// Whether there is something for [`fill_far`](Self::fill_far).
+    pub fn has_far_news(&self) -> bool {
+        !self.far.is_empty()
     }
 
     /// Whether an eager round is due: there is news that has waited as long as it may.
@@ -360,34 +388,43 @@ impl Queue {
 
     /// Takes the item of a place out, for a register that the store no longer has.
     pub fn remove(&mut self, key: &str, entry: &EntryId) -> Option<Item> {
-        let rank = self.ranks.get(&(SmolStr::new(key), entry.clone())).copied()?;
-        let item = self.take_out(rank);
+        let place = (SmolStr::new(key), entry.clone());
+        let far = self.far.remove(&place);
+        let rank = self.ranks.get(&place).copied();
+        let item = rank.and_then(|rank| self.take_out(rank));
         self.disarm();
-        item
+        item.or(far)
     }
 
-    /// The item of a place.
+    /// The item of a place, unless it waits for other zones only.
     pub fn get(&self, key: &str, entry: &EntryId) -> Option<&Item> {
         self.items.get(self.ranks.get(&(SmolStr::new(key), entry.clone()))?)
     }
 
-    /// Whether news of this member was not yet sent as often as it should be.
+    /// Whether news of this member, which heartbeats are not, was not yet sent as often as it should be. It ends, whatever else
+    /// there is to send, unless there is ever more of it.
     pub fn has_own_news(&self) -> bool {
-        // It would be the first in line.
-        self.items.first_key_value().is_some_and(|(rank, _)| rank.class == Class::Own)
+        // Its class is the first.
+        let near = self.items.first_key_value().is_some_and(|(rank, _)| rank.class == Class::Own);
+        near || self.has_far_news()
     }
 
-    /// How many items wait.
+    /// How many items wait, without those that wait for other zones only.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
     /// Whether everything has been told.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.far.is_empty()
     }
 
-    /// About how much memory it takes.
+    /// How many of [them](Self::len) this member wrote. Costs as much.
+    pub fn num_own(&self) -> usize {
+        self.items.keys().take_while(|rank| rank.class <= Class::OwnHeartbeat).count()
+    }
+
+    /// About how much memory they take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -395,6 +432,16 @@ impl Queue {
     /// What happened since the start.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// The items of some classes that were sent at least `from` times, but fewer than `below`.
+    fn line<'a>(
+        &'a self,
+        classes: &'a [Class],
+        from: u32,
+        below: u32,
+    ) -> impl Iterator<Item = (&'a Rank, &'a Item)> {
+        classes.iter().flat_map(move |class| self.items.range(class.sent(from, below)))
     }
 
     fn turn(&mut self) -> u64 {
@@ -448,9 +495,9 @@ impl Queue {
         self.disarm();
     }
 
-    /// Whether there is an item to send eagerly.
+    /// Whether there is an item to send eagerly to those near.
     fn has_news(&self) -> bool {
-        Class::NEWS.into_iter().any(|class| self.items.range(class.sent_below(1)).next().is_some())
+        Class::NEWS.into_iter().any(|class| self.items.range(class.sent(0, 1)).next().is_some())
     }
 
     fn arm(&mut self, now: Now) {
@@ -461,40 +508,10 @@ impl Queue {
 
     /// Calls the eager round off if the news has gone out otherwise.
     fn disarm(&mut self) {
-        if self.eager_due.is_some() && !self.has_news() {
+        if self.eager_due.is_some() && self.far.is_empty() && !self.has_news() {
             self.eager_due = None;
         }
     }
-}
-
-/// Those of a line that fit a message and are taken.
-fn choose<'a>(
-    line: impl Iterator<Item = (&'a Rank, &'a Item)>,
-    budget_bytes: usize,
-    size_of: impl Fn(&Item) -> usize,
-    mut take: impl FnMut(&Item) -> bool,
-) -> Vec<Rank> {
-    let mut taken = Vec::new();
-    let mut misses = 0;
-    // What is left, and the largest that is still worth offering.
-    let (mut room, mut largest) = (budget_bytes, budget_bytes);
-    for (rank, item) in line {
-        if room == 0 || misses == MAX_MISSES {
-            break;
-        }
-        // At least one, so that the number of items is bounded whatever is said of their sizes.
-        let size = size_of(item).max(1);
-        if size > room.min(largest) {
-            misses += 1;
-        } else if take(item) {
-            room -= size;
-            taken.push(*rank);
-        } else {
-            largest = size - 1;
-            misses += 1;
-        }
-    }
-    taken
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub const MAX_ID_BYTES: usize = 256;
 pub const MAX_BODY_BYTES: usize = 256 << 10;
 /// How many facets an entry may have.
 pub const MAX_FACETS: u8 = 4;
+/// The last epoch. In it, a later time is all that can overrule a register.
+pub const MAX_EPOCH: u32 = u32::MAX - 1;
 
 /// Which register of a key: an entry may be kept in several, so that what changes often is small.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +35,7 @@ impl EntryId {
 /// When a register was written. Compared by epoch, then by time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// 0, unless somebody had to overrule versions from a clock that was far ahead.
+    /// 0, unless somebody had to overrule versions from a clock that was ahead. At most [`MAX_EPOCH`].
     pub epoch: u32,
     /// By the author's clock.
     pub hlc: Hlc,

@@ -8,11 +8,13 @@
 //! The cipher is AES-256-GCM, which is broken by a key that sees a nonce twice. Members that share a key cannot agree on nonces,
 //! and random ones would meet within days. So nobody seals with the cluster's key itself: every process makes up a random number
 //! at its start, its session, derives keys of its own from both, and counts. The key is `HKDF-SHA-256(secret: cluster key,
-//! salt: u64 session, info)`, where info is `datagram` for datagrams, and `stream | u64 number | u8 direction` for streams; the
-//! nonce is the u64 counter and four zeros. What is sealed is bound to what precedes it, and datagrams to the cluster's label.
+//! salt: u64 session, info)`, where info is `datagram` for datagrams, `stream | u64 number | 0` for streams, and for what comes
+//! back on them `stream | u64 number | 1 | u64 session, u64 number of who opened the stream`; the nonce is the u64 counter and
+//! four zeros. What is sealed is bound to what precedes it, and datagrams to the cluster's label.
 //!
 //! Against replays an [`Opener`] remembers which datagrams it opened. It does not know what others opened, what was opened
-//! before it was made, or which streams there were: those open once more. What they do must be harmless when done again.
+//! before it was made, or which streams were opened to it: those open once more. What they do must be harmless when done again.
+//! An answer opens on the stream that it was given on, and on no other.
 
 mod datagram;
 mod sessions;
@@ -41,14 +43,20 @@ const PRINT_OF: &[u8] = b"ringkit key id";
 /// A secret that the members of a cluster share.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterKey {
-    id: u8,
     print: Print,
     secret: Box<[u8]>,
 }
 
 /// A hash that tells keys apart without being one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Print([u8; 32]);
+pub(crate) struct Print([u8; 32]);
+
+impl Print {
+    /// What its key is called in what it seals.
+    pub(crate) fn id(self) -> u8 {
+        self.0[0]
+    }
+}
 
 impl ClusterKey {
     /// The key with these 16, 24 or 32 bytes. Whatever their number, what is sealed is sealed with AES-256.
@@ -63,12 +71,12 @@ impl ClusterKey {
         let hash = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), PRINT_OF);
         let mut print = [0; 32];
         print.copy_from_slice(hash.as_ref());
-        Ok(Self { id: print[0], print: Print(print), secret: secret.into() })
+        Ok(Self { print: Print(print), secret: secret.into() })
     }
 
     /// What it is called in what it seals: the same with every member, and perhaps that of another key too.
     pub fn id(&self) -> u8 {
-        self.id
+        self.print.id()
     }
 
     /// The key that `session` seals with. Fails only for keys longer than HKDF makes them.
@@ -82,7 +90,7 @@ impl ClusterKey {
 
 impl fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ClusterKey").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
@@ -121,12 +129,22 @@ impl Keyring {
         self.keys.is_empty()
     }
 
+    /// What tells its keys apart, in their order.
+    pub(crate) fn prints(&self) -> impl Iterator<Item = Print> {
+        self.keys.iter().map(|key| key.print)
+    }
+
+    /// Whether it has the key with this print.
+    pub(crate) fn has(&self, print: Print) -> bool {
+        self.prints().any(|other| other == print)
+    }
+
     fn sealing(&self) -> Result<&ClusterKey, SealError> {
         self.keys.first().ok_or(SealError::NoKey)
     }
 
     fn with_id(&self, id: u8) -> impl Iterator<Item = &ClusterKey> {
-        self.keys.iter().filter(move |key| key.id == id)
+        self.keys.iter().filter(move |key| key.id() == id)
     }
 }
 

@@ -7,7 +7,9 @@
 //! Beside the network, a simulation keeps a record of what was written where, and can [tell](Sim::check) whether the members
 //! agree on it once they have come to rest.
 
+mod account;
 mod agenda;
+mod check;
 mod course;
 mod links;
 mod model;
@@ -24,6 +26,9 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 use xxhash_rust::xxh3::Xxh3;
 
+pub use self::account::Traffic;
+
+use self::account::Account;
 use self::agenda::{Agenda, Due, What};
 use self::links::Links;
 use self::model::Model;
@@ -121,6 +126,8 @@ struct Host {
     generation: u64,
     /// What it stores, by its configuration.
     limits: Limits,
+    /// And how many bytes of what others wrote it keeps to be told.
+    max_queued: usize,
     /// When the present life began, which is when its monotonic time began.
     born: Duration,
     /// By how much its wall clock is wrong.
@@ -135,6 +142,10 @@ struct Host {
     /// What came while it stood still.
     backlog: VecDeque<What>,
     backlog_bytes: usize,
+    /// Since when it has run without standing still.
+    ran_since: Duration,
+    /// Whether it was told to leave in this life.
+    leaves: bool,
     /// Whether it left or failed, as it says.
     finished: bool,
     failure: Option<String>,
@@ -157,8 +168,11 @@ pub struct Sim {
     out: Vec<Output>,
     /// Kept for its memory.
     text: String,
-    refusals: BTreeMap<&'static str, u64>,
-    downs: u64,
+    account: Account,
+    /// Members by the hashes of their names.
+    names: BTreeMap<u64, usize>,
+    /// When links were healed last.
+    healed_at: Duration,
 }
 
 impl Sim {
@@ -175,7 +189,7 @@ impl Sim {
         let mut hosts = Vec::with_capacity(options.nodes);
         for place in 0..options.nodes {
             let config = config_of(&options, place, START_MS);
-            let limits = config.limits;
+            let (limits, max_queued) = (config.limits, config.queue.max_bytes);
             let now = Now { mono: Duration::ZERO, wall_ms: START_MS };
             hosts.push(Host {
                 node: Node::new(config, links.number(), now)?,
@@ -183,6 +197,7 @@ impl Sim {
                 lives: 0,
                 generation: 0,
                 limits,
+                max_queued,
                 born: Duration::ZERO,
                 offset_ms: links.between(-spread, spread),
                 astray: false,
@@ -191,11 +206,14 @@ impl Sim {
                 last_inbound: 0,
                 backlog: VecDeque::new(),
                 backlog_bytes: 0,
+                ran_since: Duration::ZERO,
+                leaves: false,
                 finished: false,
                 failure: None,
                 sent: Sent::default(),
             });
         }
+        let names = hosts.iter().enumerate().map(|(place, host)| (host.node.id().name, place)).collect();
         Ok(Self {
             options,
             now: Duration::ZERO,
@@ -207,8 +225,9 @@ impl Sim {
             trace: Xxh3::new(),
             out: Vec::new(),
             text: String::new(),
-            refusals: BTreeMap::new(),
-            downs: 0,
+            account: Account::default(),
+            names,
+            healed_at: Duration::ZERO,
         })
     }
 
@@ -247,16 +266,6 @@ impl Sim {
         self.hosts[node].sent
     }
 
-    /// What was refused, by the reasons told.
-    pub fn refusals(&self) -> &BTreeMap<&'static str, u64> {
-        &self.refusals
-    }
-
-    /// How often a member said that another is dead or has left.
-    pub fn downs(&self) -> u64 {
-        self.downs
-    }
-
     /// Tells two runs apart by all that happened in them.
     pub fn trace_hash(&self) -> u64 {
         self.trace.digest()
@@ -276,7 +285,7 @@ impl Sim {
         let now = Now { mono: Duration::ZERO, wall_ms: self.wall_ms(node) };
         let generation = now.wall_ms.max(self.hosts[node].generation.saturating_add(1));
         let config = config_of(&self.options, node, generation);
-        let limits = config.limits;
+        let (limits, max_queued) = (config.limits, config.queue.max_bytes);
         let made = Node::new(config, seed, now)?;
         let born = self.now;
         let host = &mut self.hosts[node];
@@ -285,9 +294,12 @@ impl Sim {
         host.lives += 1;
         host.generation = generation;
         host.limits = limits;
+        host.max_queued = max_queued;
         host.born = born;
         host.astray = false;
         host.wake_at = Duration::MAX;
+        host.ran_since = born;
+        host.leaves = false;
         host.finished = false;
         host.failure = None;
         let life = host.lives;
@@ -343,6 +355,7 @@ impl Sim {
             return;
         }
         host.state = State::Up;
+        host.ran_since = self.now;
         host.backlog_bytes = 0;
         let backlog = std::mem::take(&mut host.backlog);
         if tick_first {
@@ -371,6 +384,7 @@ impl Sim {
     /// Ends all [partitions](Sim::partition) and [cuts](Sim::cut).
     pub fn heal(&mut self) {
         self.links.heal();
+        self.healed_at = self.now;
     }
 
     /// From now on, this much of the datagrams is lost, 0 to 1.
@@ -466,95 +480,6 @@ impl Sim {
             Body::Tombstone => None,
         });
         held == body
-    }
-
-    /// Whether all is as it must be once nothing has happened for a while: live members on one side of a partition have equal
-    /// stores, and within their bounds; without a partition, what was written last is everywhere, unless its author died before
-    /// it told anybody, and what was removed is nowhere.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong, and where.
-    pub fn check(&self) -> Result<(), String> {
-        for (node, host) in self.hosts.iter().enumerate() {
-            if let Some(reason) = &host.failure {
-                return Err(format!("member {node} failed: {reason}"));
-            }
-        }
-        for node in self.live() {
-            self.check_bounds(node).map_err(|wrong| format!("member {node}: {wrong}"))?;
-        }
-        if let Some((one, other)) = self.first_difference() {
-            return Err(self.describe_difference(one, other));
-        }
-        if self.links.is_partitioned() {
-            return Ok(());
-        }
-        for node in self.live() {
-            let limits = self.hosts[node].limits;
-            // To one whose clock is far behind, what the others wrote is not yet to be believed.
-            if self.hosts[node].offset_ms < -signed_millis(limits.max_clock_skew) {
-                continue;
-            }
-            let store = self.node(node).store();
-            self.model
-                .check(store, self.true_wall_ms(), limits.tombstone_horizon)
-                .map_err(|wrong| format!("member {node}: {wrong}"))?;
-        }
-        Ok(())
-    }
-
-    fn check_bounds(&self, node: usize) -> Result<(), String> {
-        let limits = self.hosts[node].limits;
-        let (store, status) = (self.node(node).store(), self.node(node).status());
-        // What is known already, or of one's own, may take as much again.
-        let at_most = |what: &str, is: usize, limit: usize| {
-            if is <= limit { Ok(()) } else { Err(format!("{is} {what}, more than {limit}")) }
-        };
-        at_most("bytes stored", store.sizes().bytes, limits.max_bytes.saturating_mul(2))?;
-        at_most("keys", store.num_keys(), limits.max_keys.saturating_mul(2))?;
-        for key in store.keys() {
-            let most = limits.max_entries_per_key.saturating_mul(2);
-            at_most("registers in a key", store.key_sizes(key).entries, most)?;
-        }
-        at_most("registers still to be told", status.queued, store.sizes().entries)?;
-        at_most("members", status.members, self.hosts.len())
-    }
-
-    /// Two live members on one side with stores that differ, though they should not.
-    fn first_difference(&self) -> Option<(usize, usize)> {
-        let mut roots: BTreeMap<usize, (usize, u128)> = BTreeMap::new();
-        for node in self.live().filter(|node| !self.hosts[*node].astray) {
-            let root = self.node(node).store().root();
-            let (first, expected) = *roots.entry(self.links.group(node)).or_insert((node, root));
-            if root != expected {
-                return Some((first, node));
-            }
-        }
-        None
-    }
-
-    fn describe_difference(&self, one: usize, other: usize) -> String {
-        let stores = [one, other].map(|node| self.node(node).store());
-        let mut text = format!("members {one} and {other} differ:");
-        let keys: BTreeSet<&str> = stores.iter().flat_map(|store| store.keys()).collect();
-        for key in keys {
-            if stores[0].key_digest(key) == stores[1].key_digest(key) {
-                continue;
-            }
-            let mut places: Vec<&EntryId> =
-                stores.iter().flat_map(|store| store.registers(key)).map(|(entry, _)| entry).collect();
-            places.sort_unstable();
-            places.dedup();
-            for entry in places {
-                let [a, b] = stores.map(|store| store.get(key, entry));
-                if a.map(Slot::hash) != b.map(Slot::hash) {
-                    let [a, b] = [a, b].map(|slot| slot.map(Slot::register));
-                    let _ = write!(text, " `{key}` `{}` {}: {a:?} and {b:?};", entry.id, entry.facet);
-                }
-            }
-        }
-        text
     }
 }
 

@@ -3,12 +3,25 @@
 //! Of each place the register that [supersedes](Register::supersedes) the others is kept. So copies that were given the same
 //! registers are equal, in whatever order and however often they came, unless a [limit](Limits) stood against one of them.
 //!
-//! What was removed is remembered by a tombstone for a while, the horizon, and then forgotten. It does not come back after that:
-//! authors restamp what is live several times within a horizon, so what is older than it, and unknown here, was removed.
+//! # What was removed
+//!
+//! A removal is a register like others, a tombstone. After a while, the horizon, it expires: it no longer counts in digests and
+//! is offered to nobody, or there would be ever more of them. But whoever had it [remembers](Store::removal) it, a bounded number
+//! of them, and who joins is told. If somebody who was away comes back with what was removed meanwhile, those who remember answer
+//! with the very tombstone, which counts over it as it would have at the time. So a removal lasts, however long anybody was
+//! away, for as long as one member that knows of it can be reached, or one that joined by such a member, and so on; and until as
+//! many others have expired after it as fit what is kept of them.
+//!
+//! Nothing is ever taken for removed only because it is old, or unknown to somebody: whatever lives is kept by all, whether
+//! or not its author is still there to say so. And nothing is written anew to keep it young, because what a member has that was
+//! cut off may have been removed where it does not hear of it: with a new time it would count over its removal.
+//! The versions of all registers are those of their writes.
 
 mod aging;
 mod key;
 mod limits;
+mod overruling;
+mod removals;
 #[cfg(test)]
 mod tests;
 
@@ -18,12 +31,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use smol_str::SmolStr;
 
-pub use self::key::{BUCKETS, Sizes, Slot, bucket_of, id_hash};
+pub use self::aging::Ticked;
+pub use self::key::{BUCKETS, Mark, Sizes, Slot, bucket_of, id_hash, mark_of};
 pub use self::limits::{Limits, Reason};
+pub use self::overruling::Contested;
 
 use self::key::{Key, body_bytes, key_bytes, millis, register_bytes};
 use self::limits::check_shape;
-use crate::register::{Body, EntryId, Register, Version};
+use self::removals::Removals;
+use crate::register::{Body, EntryId, MAX_EPOCH, Register, Version};
 use crate::time::{Clock, Now};
 
 /// The facet that is written all the time and says that its entry is alive, in every key.
@@ -47,6 +63,7 @@ pub struct Store {
     limits: Limits,
     own: u64,
     keys: BTreeMap<SmolStr, Key>,
+    removals: Removals,
     root: u128,
     sizes: Sizes,
     /// The local version of the last change.
@@ -66,7 +83,7 @@ pub enum Merged {
     Changed,
     /// It was there already.
     Same,
-    /// A later one is there; whoever sent it does not know that.
+    /// A later one is there, or [was](Store::removal); whoever sent it does not know that.
     Older,
     /// Not stored.
     Refused(Reason),
@@ -133,6 +150,7 @@ impl Store {
             limits,
             own,
             keys: BTreeMap::new(),
+            removals: Removals::default(),
             root: 0,
             sizes: Sizes::default(),
             version: 0,
@@ -143,8 +161,8 @@ impl Store {
 
     /// Takes a register from another member; `age` is how long ago its author wrote it, if the other knows.
     ///
-    /// No clock moves by it. Writes of our own are later than what they replace by their [epoch](Version), so a clock that is
-    /// ahead need not be followed, and is not handed on.
+    /// No clock moves by it. Where a write of our own has to be later than what it replaces, its [epoch](Version) is, so a clock
+    /// that is ahead need not be followed, and is not handed on.
     pub fn merge(
         &mut self,
         now: Now,
@@ -162,6 +180,9 @@ impl Store {
         {
             return if held.register() == register { Merged::Same } else { Merged::Older };
         }
+        if held.is_none() && !register.is_tombstone() && self.was_removed(key, entry, register.version) {
+            return Merged::Older;
+        }
         if let Err(reason) = self.check_merge(now, key, entry, register, held) {
             return Merged::Refused(reason);
         }
@@ -174,7 +195,7 @@ impl Store {
             Body::Live(bytes) => Body::Live(Bytes::copy_from_slice(bytes)),
             Body::Tombstone => Body::Tombstone,
         };
-        self.put(key, entry, Register { body, ..*register }, seen_ms);
+        self.put(key, entry, Register { body, ..*register }, seen_ms, false);
         merged
     }
 
@@ -321,8 +342,20 @@ impl Store {
         key: &str,
         bucket: u8,
     ) -> impl Iterator<Item = (&'a EntryId, u64, Version)> + use<'a> {
+        self.entries_between(key, bucket, None, None)
+    }
+
+    /// As [`entries_of_bucket`](Store::entries_of_bucket), of those behind `after` and up to `upto`. They come in the order of
+    /// their [marks](Mark).
+    pub fn entries_between<'a>(
+        &'a self,
+        key: &str,
+        bucket: u8,
+        after: Option<Mark>,
+        upto: Option<Mark>,
+    ) -> impl Iterator<Item = (&'a EntryId, u64, Version)> + use<'a> {
         let held = self.keys.get(key).into_iter();
-        let slots = held.flat_map(move |held| held.bucket(bucket));
+        let slots = held.flat_map(move |held| held.bucket(bucket, after.clone(), upto.clone()));
         slots.map(|(entry, slot)| (entry, slot.hash(), slot.register().version))
     }
 
@@ -355,16 +388,18 @@ impl Store {
         register: &Register,
         held: Option<&Slot>,
     ) -> Result<(), Reason> {
-        // There must be a later epoch for whoever has to overrule it.
-        if register.version.epoch == u32::MAX {
+        if register.version.epoch > MAX_EPOCH {
             return Err(Reason::EpochOutOfRange);
         }
         // From our own former life with a wrong clock it has to be known, to be overruled.
         if register.author != self.own && self.limits.is_ahead(now, register.version) {
             return Err(Reason::ClockAhead);
         }
-        // Or tombstones would go round for ever: some members have just dropped what others send them.
-        if held.is_none() && register.is_tombstone() && self.limits.is_old(now, register.version) {
+        // Of something unknown they would go round for ever: some members have just dropped what others send them. And epochs
+        // are forgotten with the tombstones: what was written since then may be in an earlier one.
+        let counts =
+            held.is_some_and(|held| self.limits.was_before(held.register().version, register.version));
+        if register.is_tombstone() && !counts && self.limits.is_expired(now, register.version) {
             return Err(Reason::TombstoneTooOld);
         }
         self.check_room(key, entry, register, held)
@@ -383,9 +418,12 @@ impl Store {
         if known.is_none() && self.keys.len() >= within(self.limits.max_keys) {
             return Err(Reason::TooManyKeys);
         }
-        let entries = known.map_or(0, |known| known.sizes().entries);
-        if held.is_none() && entries >= within(self.limits.max_entries_per_key) {
-            return Err(Reason::TooManyEntries);
+        let counts = !register.is_tombstone() && entry.facet <= HEARTBEAT_FACET;
+        if counts && known.is_none_or(|known| !known.has_live(&entry.id, None)) {
+            let entries = known.map_or(0, |known| known.sizes().live_ids);
+            if entries >= within(self.limits.max_entries_per_key) {
+                return Err(Reason::TooManyEntries);
+            }
         }
         let grows_by = match held {
             Some(held) => body_bytes(&register.body).saturating_sub(body_bytes(&held.register().body)),
@@ -403,24 +441,16 @@ impl Store {
     fn stamp(&mut self, now: Now, key: &str, entry: &EntryId, body: Body, clock: &mut Clock) -> Register {
         let version = self.next_version(now, key, entry, clock);
         let register = Register { version, author: self.own, body };
-        self.put(key, entry, register.clone(), millis(now.mono));
+        self.put(key, entry, register.clone(), millis(now.mono), true);
         register
     }
 
-    fn next_version(&self, now: Now, key: &str, entry: &EntryId, clock: &mut Clock) -> Version {
-        let hlc = clock.next(now);
-        let Some(held) = self.get(key, entry).map(Slot::register) else { return Version { epoch: 0, hlc } };
-        // Another's clock may be ahead of ours, and ours may have been ahead in a former life. To take over such a time would
-        // make our register one that others refuse.
-        let overrules = held.author != self.own || held.version.hlc >= hlc;
-        Version { epoch: held.version.epoch.saturating_add(u32::from(overrules)), hlc }
-    }
-
-    fn put(&mut self, key: &str, entry: &EntryId, register: Register, seen_ms: i64) {
+    fn put(&mut self, key: &str, entry: &EntryId, register: Register, seen_ms: i64, written: bool) {
+        self.removals.take_out(key, entry);
         self.version = self.version.saturating_add(1);
         let held = self.keys.entry(SmolStr::new(key)).or_insert_with(|| Key::new(key, self.dropped));
         let (digest, sizes) = (held.digest(), held.sizes());
-        held.put(entry, Slot::new(key, entry, register, seen_ms, self.version));
+        held.put(entry, Slot::new(key, entry, register, seen_ms, self.version, written));
         self.root ^= digest ^ held.digest();
         self.sizes.replace(sizes, held.sizes());
         self.changes.note(key, entry);

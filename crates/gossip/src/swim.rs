@@ -15,23 +15,23 @@ mod admission;
 mod codec;
 mod config;
 mod effects;
+mod intake;
 mod membership;
 mod out;
 mod probes;
 mod rivals;
+mod roster;
 #[cfg(test)]
 mod tests;
 mod timers;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 use std::{iter, mem};
 
-use foca::{Foca, Header, Identity, Member, Message, NoCustomBroadcast, Timer};
+use foca::{Foca, Header, Identity, Member, NoCustomBroadcast, Timer, TimerToken};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use xxhash_rust::xxh3::xxh3_64;
 
 pub use codec::{BadMessage, MemberState};
 pub use config::Config;
@@ -43,10 +43,11 @@ pub use probes::ProbeId;
 use crate::id::NodeId;
 use crate::time::Now;
 use admission::Admission;
-use codec::{Codec, read_message, write_message};
+use codec::{Codec, write_message};
 use effects::Effects;
 use probes::Probes;
 use rivals::Rivals;
+use roster::{Roster, hash_of};
 use timers::Timers;
 
 /// Stands for the name of whoever is at an address: what is announced to it counts for any member.
@@ -90,10 +91,15 @@ pub struct Swim {
     foca: Foca<NodeId, Codec, SmallRng, NoCustomBroadcast>,
     effects: Effects,
     timers: Timers,
+    roster: Roster,
     admission: Admission,
     probes: Probes,
     rivals: Rivals,
     phase: Phase,
+    /// The generation of the first life.
+    born: u64,
+    /// Of the timers that foca still heeds.
+    token: TimerToken,
     /// The life that last sent something, and its incarnation then.
     spoke: (NodeId, u16),
     /// Whether foca is in a new life that it has not begun yet.
@@ -115,10 +121,13 @@ impl Swim {
             foca: Foca::new(id, config.for_members(1), rng, Codec),
             effects: Effects::default(),
             timers: Timers::default(),
-            admission: Admission::new(config.max_members, rate, now.mono),
+            roster: Roster::default(),
+            admission: Admission::new(rate, now.mono),
             probes: Probes::default(),
             rivals: Rivals::default(),
             phase: Phase::Live,
+            born: id.generation,
+            token: TimerToken::default(),
             spoke: (id, 0),
             reborn: false,
             configured_for: 1,
@@ -148,6 +157,17 @@ impl Swim {
         self.probes.score()
     }
 
+    /// How long the live member with this name takes to answer a datagram, there and back and smoothed over its last answers.
+    /// `None` until it has answered one.
+    pub fn rtt(&self, name: u64) -> Option<Duration> {
+        self.probes.rtt(name)
+    }
+
+    /// Whether anything is known of the member with this name, be it that it is dead.
+    pub fn knows(&self, name: u64) -> bool {
+        self.roster.knows(name)
+    }
+
     /// How often something happened.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -160,15 +180,16 @@ impl Swim {
         own.into_iter().chain(self.foca.iter_membership_state().map(MemberState::from))
     }
 
-    /// Tells whether two members know the same lives to be alive, themselves included. Costs a hash for each.
+    /// Tells whether two members know the same lives to be alive, themselves included.
     pub fn digest(&self) -> u64 {
-        let mut bytes = Vec::new();
-        let living = self.export().filter(|member| member.state != State::Down);
-        living.fold(0, |digest, member| {
-            bytes.clear();
-            member.id.encode(&mut bytes);
-            digest ^ xxh3_64(&bytes)
-        })
+        let own = if self.is_live() { hash_of(&self.id()) } else { 0 };
+        self.roster.digest() ^ own
+    }
+
+    /// If this life of another member is suspected: how many suspicions it has refuted. It refutes this one as soon as it
+    /// [hears](Swim::apply) of it.
+    pub fn suspicion(&self, id: &NodeId) -> Option<u16> {
+        self.roster.suspicion(id)
     }
 
     /// When [`Swim::handle_due`] is to be called, in monotonic time.
@@ -195,26 +216,6 @@ impl Swim {
         }
     }
 
-    /// Takes in a message about members. Where it came from does not matter: it says who sent it.
-    ///
-    /// # Errors
-    ///
-    /// [`SwimError`] if it was refused.
-    pub fn handle_datagram(&mut self, now: Now, payload: &[u8], out: &mut SwimOut) -> Result<(), SwimError> {
-        // A leaver that hears of its own death would come back.
-        if !self.is_live() {
-            return Ok(());
-        }
-        if payload.len() > self.config.max_packet_bytes {
-            return Err(SwimError::TooLong { bytes: payload.len(), max: self.config.max_packet_bytes });
-        }
-        let mut updates = mem::take(&mut self.updates);
-        let result = self.take_in(now, payload, &mut updates, out);
-        self.updates = updates;
-        self.settle(now, out);
-        result
-    }
-
     /// Asks `to` to know us, and whom it knows.
     pub fn announce(&mut self, now: Now, to: NodeId, out: &mut SwimOut) {
         if self.is_live() && to.name != self.id().name {
@@ -231,63 +232,17 @@ impl Swim {
         }
     }
 
-    /// Takes in what another member knows.
-    pub fn apply(&mut self, now: Now, members: impl IntoIterator<Item = MemberState>, out: &mut SwimOut) {
-        if !self.is_live() {
+    /// A probe that was to be made over a stream was answered by its target, which has refuted so many suspicions.
+    pub fn stream_probe_answered(&mut self, now: Now, probe: ProbeId, incarnation: u16, out: &mut SwimOut) {
+        let target = probe.target();
+        if !self.is_live() || !self.probes.awaits(probe) || !self.roster.knows_life(&target) {
             return;
         }
-        let me = self.id();
-        let living: BTreeSet<u64> = self.foca.iter_members().map(|member| member.id().name).collect();
-        let mut updates = mem::take(&mut self.updates);
-        updates.clear();
-        let mut claim = None;
-        for member in members {
-            let name = member.id.name;
-            if name == me.name {
-                // Of ourselves a death is a death: who believes in it takes us back in a later life only.
-                if member.id == me {
-                    updates.push(member.into());
-                } else {
-                    claim = later(claim, member);
-                }
-                continue;
-            }
-            // Deaths are not worth learning of, only lives are.
-            if member.state == State::Down && !self.admission.knows(name) {
-                continue;
-            }
-            if self.admission.enlist(name).is_err() {
-                self.counts.refused_members += 1;
-                continue;
-            }
-            // It may be that only the other one, or its side of the network, lost it: so it may speak for itself first.
-            let dies_here = member.state == State::Down && living.contains(&name);
-            let state = if dies_here { State::Suspect } else { member.state };
-            updates.push(MemberState { state, ..member }.into());
-        }
-        let result = self.foca.apply_many(updates.drain(..), true, &mut self.effects);
-        self.note(&result);
-        self.updates = updates;
-        if let Some(claim) = claim {
-            self.contest(now, claim, None, out);
-        }
-        self.settle(now, out);
-    }
-
-    /// A probe that was to be made over a stream was answered by its target, or was not.
-    pub fn stream_probe_result(&mut self, now: Now, probe: ProbeId, answered: bool, out: &mut SwimOut) {
-        if !answered || !self.is_live() || !self.probes.awaits(probe) {
-            return;
-        }
-        let Some(target) = self.find(&probe.target()) else { return };
         // foca knows of datagrams only, so it gets the one that the target would have sent.
-        let ack = Header {
-            src: *target.id(),
-            src_incarnation: target.incarnation(),
-            dst: self.id(),
-            message: probe.ack(),
-        };
+        let ack = Header { src: target, src_incarnation: incarnation, dst: self.id(), message: probe.ack() };
         if let Ok(bytes) = write_message(&ack, None) {
+            self.probes.made_up();
+            self.roster.touch(target.name);
             let result = self.foca.handle_data(&bytes, &mut self.effects);
             self.note(&result);
             self.settle(now, out);
@@ -325,112 +280,26 @@ impl Swim {
         }
     }
 
-    fn take_in(
-        &mut self,
-        now: Now,
-        payload: &[u8],
-        updates: &mut Vec<Member<NodeId>>,
-        out: &mut SwimOut,
-    ) -> Result<(), SwimError> {
-        let (mut header, has_updates) = read_message(payload, updates)?;
-        let me = self.id();
-        let announces = header.message == Message::Announce;
-        let for_anyone = announces && header.dst.name == ANYONE;
-        if for_anyone {
-            header.dst = me;
-        }
-        // What foca would not take must not count either.
-        if header.dst != me && !(announces && header.dst.name == me.name) {
-            return Ok(());
-        }
-        if let Some(claim) = claim_of(me, &header, updates) {
-            let teller = (header.src.name != me.name).then_some(header.src);
-            self.contest(now, claim, teller, out);
-            return Ok(());
-        }
-        if header.src.name == me.name {
-            return Err(SwimError::OwnName);
-        }
-        if let Err(refusal) = self.admission.admit(now.mono, header.src.name) {
-            self.counts.refused_members += 1;
-            return Err(refusal);
-        }
-        let before = updates.len();
-        let (admission, counts) = (&mut self.admission, &mut self.counts);
-        updates.retain(|member| {
-            let id = member.id();
-            if id.name == me.name {
-                // Our earlier lives end by themselves wherever we are heard.
-                return *id == me;
-            }
-            let admitted = admission.admit(now.mono, id.name).is_ok();
-            counts.refused_members += u64::from(!admitted);
-            admitted
-        });
-        let result = if for_anyone || updates.len() < before {
-            let changed = write_message(&header, has_updates.then_some(&updates[..]))?;
-            self.foca.handle_data(&changed, &mut self.effects)
-        } else {
-            self.foca.handle_data(payload, &mut self.effects)
-        };
-        result.map_err(SwimError::from)
-    }
-
-    /// Somebody has our name in a later life than ours, so we count for dead wherever it is known.
-    ///
-    /// foca would go on by one life at a time, and never get there if the other one's clock was ahead by hours. Instead this
-    /// goes beyond the other one at once, and tells `teller`, who is where the other one is known.
-    fn contest(&mut self, now: Now, claim: MemberState, teller: Option<NodeId>, out: &mut SwimOut) {
-        let me = self.id();
-        if claim.id <= me {
-            return;
-        }
-        // At our own address, or dead, it is our past: a clock was set back in between.
-        let insists = claim.id.addr != me.addr && claim.state != State::Down && self.rivals.claimed(now.mono);
-        let Some(generation) = claim.id.generation.checked_add(1).filter(|_| !insists) else {
-            self.phase = Phase::Over;
-            self.timers.clear();
-            self.probes.clear();
-            out.events.push(SwimEvent::NameConflict { addr: claim.id.addr });
-            return;
-        };
-        let next = NodeId { generation: generation.max(now.wall_ms), ..me };
-        let result = self.foca.change_identity(next, &mut self.effects);
-        self.note(&result);
-        self.probes.clear();
-        self.reborn = true;
-        out.events.push(SwimEvent::Rejoined(next));
-        if let Some(teller) = teller {
-            let result = self.foca.announce(teller, &mut self.effects);
-            self.note(&result);
-        }
-    }
-
     fn fire(&mut self, now: Now, timer: Timer<NodeId>, out: &mut SwimOut) {
         // foca would tell the member that it is dead although it answered, and a healthy member would begin a new life.
         if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer
-            && !self.is_suspect(member_id, *incarnation)
+            && !self.roster.is_suspect(member_id, *incarnation)
         {
             self.counts.ended_suspicions += 1;
             return;
         }
-        let (mut late, mut forgotten) = (None, None);
+        let mut late = None;
         match &timer {
             Timer::SendIndirectProbe { probed_id, .. } => late = Some(*probed_id),
-            Timer::RemoveDown(id) => forgotten = Some(id.name),
+            Timer::RemoveDown(id) | Timer::ChangeSuspectToDown { member_id: id, .. } => {
+                self.roster.touch(id.name);
+            }
             _ => (),
         }
-        let known = self.foca.iter_membership_state().len();
         let result = self.foca.handle_timer(timer, &mut self.effects);
         self.note(&result);
-        if let Some(name) = forgotten
-            && self.foca.iter_membership_state().len() < known
-        {
-            self.admission.forget(name);
-        }
         self.settle(now, out);
-        if let Some(target) = late
-            && self.find(&target).is_some_and(|member| member.state() != State::Down)
+        if let Some(target) = late.filter(|target| self.roster.lives(target))
             && let Some(probe) = self.probes.overdue(&target)
         {
             out.events.push(SwimEvent::ProbeOverStream { probe, target });
@@ -447,10 +316,6 @@ impl Swim {
             self.note(&result);
             self.absorb(now, out);
         }
-        if self.admission.len() != self.foca.iter_membership_state().len() {
-            // foca did not believe the sender.
-            self.admission.reset(self.foca.iter_membership_state().map(|member| member.id().name));
-        }
         let members = self.foca.num_members() + 1;
         if members >= 2 * self.configured_for || 2 * members <= self.configured_for {
             self.configured_for = members;
@@ -458,9 +323,7 @@ impl Swim {
             self.note(&result);
         }
         if self.timers.are_many() {
-            let known: BTreeSet<NodeId> =
-                self.foca.iter_membership_state().map(|member| *member.id()).collect();
-            self.timers.sweep(|id| known.contains(id));
+            self.timers.sweep(|id| self.roster.knows_life(id));
         }
     }
 
@@ -474,32 +337,7 @@ impl Swim {
         if speaker == self.id() { incarnation } else { 0 }
     }
 
-    fn find(&self, id: &NodeId) -> Option<&Member<NodeId>> {
-        self.foca.iter_membership_state().find(|member| member.id() == id)
-    }
-
-    fn is_suspect(&self, id: &NodeId, incarnation: u16) -> bool {
-        self.find(id)
-            .is_some_and(|member| member.state() == State::Suspect && member.incarnation() == incarnation)
-    }
-
     fn note(&mut self, result: &Result<(), foca::Error>) {
         self.counts.engine_errors += u64::from(result.is_err());
-    }
-}
-
-/// The latest life of our name beyond `me` that a message tells of.
-fn claim_of(me: NodeId, header: &Header<NodeId>, updates: &[Member<NodeId>]) -> Option<MemberState> {
-    let src = MemberState { id: header.src, incarnation: header.src_incarnation, state: State::Alive };
-    iter::once(src)
-        .chain(updates.iter().map(MemberState::from))
-        .filter(|member| member.id.name == me.name && member.id > me)
-        .fold(None, later)
-}
-
-fn later(claim: Option<MemberState>, member: MemberState) -> Option<MemberState> {
-    match claim {
-        Some(claim) if claim.id >= member.id => Some(claim),
-        _ => Some(member),
     }
 }

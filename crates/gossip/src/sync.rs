@@ -8,19 +8,32 @@
 //! 4. the opener sends those, and those of which it has a later version than it was sent;
 //! 5. the other one says how much moved.
 //!
-//! What the receiver knows to be removed long ago is refused, and said to be gone.
+//! Keys come in order, and so do the parts of a key and the registers of a part, by their [marks](crate::store::Mark): nothing
+//! is told or asked for twice. A part may take several frames. Each stands for what is behind the one before it, up to its last
+//! register, and the last one for the rest of the part, too.
+//!
+//! What is [remembered to be removed](Store::removal) is not asked for: its tombstone is sent instead. Who joins is sent all of
+//! those, so that it remembers them as well.
+//!
+//! What takes more than [`PIECE_BYTES`] is sent in pieces. Behind each of them `Ping` asks whether it came, and `Pong` lets the
+//! next one follow. So little waits to be sent, whatever somebody asks for that does not read it.
 
-use std::collections::BTreeMap;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use smol_str::SmolStr;
 
-use crate::register::{EntryId, Version};
-use crate::store::{BUCKETS, HEARTBEAT_FACET, Slot, Store, bucket_of};
+use self::outbox::{Outbox, Task, put_fetches};
+use crate::register::EntryId;
+use crate::store::{BUCKETS, HEARTBEAT_FACET, Mark, Slot, Store, bucket_of, mark_of};
 use crate::time::Now;
-use crate::wire::{Frame, MemberEntry, Record, RecordList, RecordsWriter};
+use crate::wire::{Frame, MemberEntry, Record, RecordList};
 
-/// How many bytes of records go into one frame, if no single one is larger.
-const CHUNK_BYTES: usize = 64 << 10;
+/// How many bytes are sent before the other one has to say that they came, about.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// How many bytes of a list go into one frame, about.
 const LIST_BYTES: usize = 512 << 10;
 /// What an item of a list takes beside its texts, at most.
@@ -33,13 +46,15 @@ const MEMBERS_PER_FRAME: usize = 10_000;
 pub(crate) enum Taken {
     /// It is stored.
     Changed,
-    /// It was stored already.
+    /// It is known.
     Known,
-    /// A later one is stored.
+    /// A later one is known.
     Older,
-    /// It was removed so long ago that the removal is forgotten.
-    Gone,
-    /// It is not stored.
+    /// It is not stored, because the clock of its author, who lives, is ahead of ours.
+    Ahead,
+    /// It is not stored, because there is no room.
+    Full,
+    /// It is not stored, and is not missed.
     Refused,
 }
 
@@ -51,8 +66,6 @@ pub(crate) trait Host {
     fn store(&self) -> &Store;
     /// Takes in a register.
     fn take(&mut self, record: &Record<'_>) -> Taken;
-    /// The other one says that this register is gone.
-    fn gone(&mut self, key: &str, entry: &EntryId, version: Version);
     /// Of the members it knows.
     fn member_hash(&self) -> u64;
     /// The members it knows.
@@ -93,19 +106,33 @@ enum Turn {
     Over,
 }
 
+/// A part of a key of which the other one is telling what it has.
+#[derive(Debug)]
+struct Told {
+    key: SmolStr,
+    part: u8,
+    /// Up to where all of it was told, and answered.
+    upto: Option<Mark>,
+}
+
 /// One end of a session.
 #[derive(Debug)]
 pub(crate) struct Session {
     turn: Turn,
     /// Whether all there is gets compared, and not only some of it sent.
     compares: bool,
-    writer: RecordsWriter,
-    /// Most bytes of records and lists that are sent, and how many were.
-    max_bytes: usize,
-    bytes: usize,
-    gone: BTreeMap<SmolStr, Vec<(EntryId, Version)>>,
+    /// Whether the other one is joining, so that it takes what there is.
+    joins: bool,
+    outbox: Outbox,
+    told_members: bool,
+    /// The last key whose parts were offered to us.
+    offered: Option<SmolStr>,
+    told: Option<Told>,
     moved_here: u64,
     moved: u64,
+    /// Of what was refused: by whom it was whose clock is ahead of ours, and how much there was no room for.
+    ahead: BTreeSet<u64>,
+    full: u64,
 }
 
 /// Why a session goes no further: a word for metrics.
@@ -116,12 +143,15 @@ impl Session {
         Self {
             turn,
             compares: turn == Turn::Offer,
-            writer: RecordsWriter::new(CHUNK_BYTES),
-            max_bytes,
-            bytes: 0,
-            gone: BTreeMap::new(),
+            joins: false,
+            outbox: Outbox::new(max_bytes),
+            told_members: false,
+            offered: None,
+            told: None,
             moved_here: 0,
             moved: 0,
+            ahead: BTreeSet::new(),
+            full: 0,
         }
     }
 
@@ -172,6 +202,16 @@ impl Session {
         self.moved.max(self.moved_here)
     }
 
+    /// How many live members wrote something that was refused because their clocks are ahead of ours.
+    pub(crate) fn num_ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// How many registers there was no room for here.
+    pub(crate) fn num_full(&self) -> u64 {
+        self.full
+    }
+
     /// Takes in what the other one said, appends what is to be said, and returns whether that was all.
     ///
     /// # Errors
@@ -183,79 +223,79 @@ impl Session {
         host: &mut impl Host,
         out: &mut Vec<Frame>,
     ) -> Result<bool, Refusal> {
+        match frame {
+            Frame::Pong { nonce, .. } if self.outbox.has_come(nonce) => (),
+            Frame::Error { .. } => return Err("peer_error"),
+            frame => self.take_in(frame, host, out)?,
+        }
+        self.outbox.fill(host.store(), host.now(), out)?;
+        Ok(self.turn == Turn::Over && self.outbox.is_empty())
+    }
+
+    /// What comes next is known at once; what is said comes when there is room, in the order of the turns.
+    fn take_in(&mut self, frame: Frame, host: &mut impl Host, out: &mut Vec<Frame>) -> Result<(), Refusal> {
         match (self.turn, frame) {
-            (Turn::Request, Frame::SyncRequest { join: _, member_hash, roots }) => {
-                self.compares = true;
-                self.offer(host, member_hash, roots, out)?;
-                self.end_turn(Turn::Contents, out);
+            (Turn::Request, Frame::SyncRequest { join, member_hash, roots }) => {
+                (self.compares, self.joins) = (true, join);
+                self.offer(host, member_hash, roots, out);
+                self.end_turn(Turn::Contents);
             }
             (Turn::Request | Turn::Fetches, Frame::Fetch { key, entries }) => {
                 self.turn = Turn::Fetches;
-                self.send_all(host, &key, &entries, out)?;
+                self.outbox.send(host.store(), &key, entries);
             }
-            (Turn::Fetches, Frame::Done { .. }) => {
-                self.flush(out)?;
-                self.end_turn(Turn::Over, out);
+            (Turn::Fetches, Frame::Done { .. }) => self.end_turn(Turn::Over),
+            (Turn::Fetched | Turn::Answers | Turn::Returns, Frame::Records(records)) => {
+                self.take(host, &records)?;
             }
-            (Turn::Fetched, Frame::Records(records)) => self.take(host, &records, out)?,
             (Turn::Fetched, Frame::Done { .. }) => self.turn = Turn::Over,
             (Turn::Offer, Frame::Members(members)) => {
                 host.take_members(members);
                 self.tell_members(host, out);
             }
-            (Turn::Offer, Frame::Buckets { key, buckets }) => {
-                self.tell_contents(host, &key, &buckets, out)?;
-            }
-            (Turn::Offer, Frame::Done { .. }) => self.end_turn(Turn::Answers, out),
+            (Turn::Offer, Frame::Buckets { key, buckets }) => self.list(host, key, &buckets)?,
+            (Turn::Offer, Frame::Done { .. }) => self.end_turn(Turn::Answers),
             (Turn::Contents, Frame::Members(members)) => host.take_members(members),
             (Turn::Contents, Frame::Entries { key, bucket, entries }) => {
-                self.answer(host, &key, bucket, entries, out)?;
+                self.answer(host, key, bucket, entries)?;
             }
             (Turn::Contents, Frame::Done { .. }) => {
-                self.flush(out)?;
-                self.end_turn(Turn::Returns, out);
-            }
-            (Turn::Answers, Frame::Fetch { key, entries }) => self.send_all(host, &key, &entries, out)?,
-            (Turn::Answers | Turn::Returns, Frame::Records(records)) => self.take(host, &records, out)?,
-            (Turn::Returns | Turn::End, Frame::Gone { key, entries }) => {
-                for (entry, version) in entries {
-                    host.gone(&key, &entry, version);
+                self.answer_rest(host);
+                if self.joins {
+                    self.send_removals(host);
                 }
+                self.end_turn(Turn::Returns);
+            }
+            (Turn::Answers, Frame::Fetch { key, entries }) => {
+                self.outbox.send(host.store(), &key, entries);
             }
             (Turn::Answers, Frame::Done { .. }) => {
-                self.flush(out)?;
-                self.tell_gone(out);
                 self.moved = self.moved_here;
-                self.end_turn(Turn::End, out);
+                self.end_turn(Turn::End);
             }
             (Turn::Returns, Frame::Done { moved }) => {
-                self.tell_gone(out);
                 self.moved = self.moved_here.saturating_add(moved);
-                self.end_turn(Turn::Over, out);
+                self.end_turn(Turn::Over);
             }
             (Turn::End, Frame::Done { moved }) => {
                 self.moved = moved;
                 self.turn = Turn::Over;
             }
-            (_, Frame::Error { .. }) => return Err("peer_error"),
             _ => return Err("out_of_turn"),
         }
-        Ok(self.turn == Turn::Over)
+        Ok(())
     }
 
-    fn end_turn(&mut self, next: Turn, out: &mut Vec<Frame>) {
-        out.push(Frame::Done { moved: self.moved });
+    fn end_turn(&mut self, next: Turn) {
+        self.outbox.push(Task::End { moved: self.moved });
         self.turn = next;
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > self.max_bytes { Err("session_bytes") } else { Ok(()) }
-    }
-
-    fn tell_members(&self, host: &impl Host, out: &mut Vec<Frame>) {
-        let members = host.members();
-        out.extend(members.chunks(MEMBERS_PER_FRAME).map(|some| Frame::Members(some.to_vec())));
+    fn tell_members(&mut self, host: &impl Host, out: &mut Vec<Frame>) {
+        if !std::mem::replace(&mut self.told_members, true) {
+            let members = host.members();
+            out.extend(members.chunks(MEMBERS_PER_FRAME).map(|some| Frame::Members(some.to_vec())));
+        }
     }
 
     /// The digests of the parts of keys that differ.
@@ -265,62 +305,34 @@ impl Session {
         member_hash: u64,
         roots: Vec<(SmolStr, u128)>,
         out: &mut Vec<Frame>,
-    ) -> Result<(), Refusal> {
+    ) {
         if member_hash != host.member_hash() {
             self.tell_members(host, out);
         }
         let store = host.store();
         let theirs: BTreeMap<SmolStr, u128> = roots.into_iter().collect();
-        let unknown = store.keys().filter(|key| !theirs.contains_key(*key)).map(SmolStr::new);
-        let differing: Vec<SmolStr> = theirs
-            .iter()
-            .filter(|(key, root)| store.key_digest(key) != **root)
-            .map(|(key, _)| key.clone())
-            .chain(unknown)
-            .collect();
-        for key in differing {
-            let buckets = (0..=u8::MAX).zip(store.buckets(&key)).map(|(bucket, hash)| (bucket, *hash));
-            let buckets: Vec<(u8, u64)> = buckets.filter(|(_, hash)| *hash != 0).collect();
-            self.count(key.len() + buckets.len() * 9)?;
-            out.push(Frame::Buckets { key, buckets });
-        }
-        Ok(())
+        let ours = store.keys().filter(|key| !theirs.contains_key(*key)).map(SmolStr::new);
+        let mut differing: Vec<SmolStr> = ours.collect();
+        let both = theirs.into_iter().filter(|(key, root)| store.key_digest(key) != *root);
+        differing.extend(both.map(|(key, _)| key));
+        differing.sort_unstable();
+        self.outbox.push(Task::Offer(differing.into()));
     }
 
-    /// What is in the parts of a key that differ from the other one's.
-    fn tell_contents(
-        &mut self,
-        host: &impl Host,
-        key: &SmolStr,
-        buckets: &[(u8, u64)],
-        out: &mut Vec<Frame>,
-    ) -> Result<(), Refusal> {
+    /// Has told what is in the parts of a key that differ from the other one's.
+    fn list(&mut self, host: &impl Host, key: SmolStr, buckets: &[(u8, u64)]) -> Result<(), Refusal> {
+        if self.offered.as_ref().is_some_and(|last| *last >= key) {
+            return Err("repeated");
+        }
         let mut theirs = [0; BUCKETS];
         for (bucket, hash) in buckets {
             theirs[usize::from(*bucket)] = *hash;
         }
-        let store = host.store();
-        for (bucket, (ours, theirs)) in (0..=u8::MAX).zip(store.buckets(key).iter().zip(&theirs)) {
-            if ours == theirs {
-                continue;
-            }
-            let (mut entries, mut bytes) = (Vec::new(), 0);
-            for (entry, hash, _) in store.entries_of_bucket(key, bucket) {
-                let size = entry.id.len() + ITEM_BYTES;
-                if bytes + size > LIST_BYTES {
-                    // Of a part that is told in several frames, the other one takes each for all there is, and sends more than
-                    // it need.
-                    self.count(bytes)?;
-                    let entries = std::mem::take(&mut entries);
-                    out.push(Frame::Entries { key: key.clone(), bucket, entries });
-                    bytes = 0;
-                }
-                bytes += size;
-                entries.push((entry.clone(), hash));
-            }
-            self.count(bytes + key.len() + ITEM_BYTES)?;
-            out.push(Frame::Entries { key: key.clone(), bucket, entries });
-        }
+        let parts = (0..=u8::MAX).zip(host.store().buckets(&key).iter().zip(&theirs));
+        let parts: VecDeque<u8> =
+            parts.filter(|(_, (ours, theirs))| ours != theirs).map(|(part, _)| part).collect();
+        self.outbox.push(Task::List { key: key.clone(), parts, after: None });
+        self.offered = Some(key);
         Ok(())
     }
 
@@ -328,125 +340,95 @@ impl Session {
     fn answer(
         &mut self,
         host: &impl Host,
-        key: &SmolStr,
-        bucket: u8,
+        key: SmolStr,
+        part: u8,
         entries: Vec<(EntryId, u64)>,
-        out: &mut Vec<Frame>,
     ) -> Result<(), Refusal> {
+        let told = match self.told.take() {
+            Some(told) if (&told.key, told.part) == (&key, part) => told,
+            Some(told) if (&told.key, told.part) > (&key, part) => return Err("repeated"),
+            before => {
+                self.told = before;
+                self.answer_rest(host);
+                Told { key, part, upto: None }
+            }
+        };
+        let after = told.upto.clone();
+        let mut upto = told.upto;
+        for (entry, _) in &entries {
+            let mark = mark_of(entry);
+            if bucket_of(&entry.id) != part || upto.as_ref().is_some_and(|upto| *upto >= mark) {
+                return Err("repeated");
+            }
+            upto = Some(mark);
+        }
+        if !entries.is_empty() {
+            self.answer_between(host, &told.key, part, (after, upto.clone()), entries)?;
+        }
+        self.told = Some(Told { upto, ..told });
+        Ok(())
+    }
+
+    /// All that the other one has in a part of a key was told.
+    fn answer_rest(&mut self, host: &impl Host) {
+        if let Some(Told { key, part, upto }) = self.told.take() {
+            let rest = host.store().entries_between(&key, part, upto, None);
+            let rest: Vec<EntryId> = rest.map(|(entry, ..)| entry.clone()).collect();
+            self.outbox.send(host.store(), &key, rest);
+        }
+    }
+
+    /// Between these marks, the other one has this.
+    fn answer_between(
+        &mut self,
+        host: &impl Host,
+        key: &SmolStr,
+        part: u8,
+        (after, upto): (Option<Mark>, Option<Mark>),
+        entries: Vec<(EntryId, u64)>,
+    ) -> Result<(), Refusal> {
+        let store = host.store();
         let mut theirs: BTreeMap<EntryId, u64> = entries.into_iter().collect();
-        let mut differing = Vec::new();
-        for (entry, hash, _) in host.store().entries_of_bucket(key, bucket) {
+        let mut to_send = Vec::new();
+        for (entry, hash, _) in store.entries_between(key, part, after, upto) {
             if theirs.remove(entry) != Some(hash) {
-                differing.push(entry.clone());
+                to_send.push(entry.clone());
             }
         }
-        self.send_all(host, key, &differing, out)?;
-        let lacking: Vec<EntryId> =
-            theirs.into_keys().filter(|entry| bucket_of(&entry.id) == bucket).collect();
-        self.count(lacking.iter().map(|entry| entry.id.len() + ITEM_BYTES).sum())?;
-        put_fetches(key, lacking, out);
-        Ok(())
+        let is_removed = |entry: &EntryId| store.removal(key, entry).is_some();
+        let (removed, lacking): (Vec<EntryId>, Vec<EntryId>) = theirs.into_keys().partition(is_removed);
+        to_send.extend(removed);
+        self.outbox.send(store, key, to_send);
+        self.outbox.ask(key, lacking)
     }
 
-    fn send_all(
-        &mut self,
-        host: &impl Host,
-        key: &str,
-        entries: &[EntryId],
-        out: &mut Vec<Frame>,
-    ) -> Result<(), Refusal> {
-        entries.iter().try_for_each(|entry| self.send(host, key, entry, out))
-    }
-
-    /// Sends a register, if there is one.
-    fn send(
-        &mut self,
-        host: &impl Host,
-        key: &str,
-        entry: &EntryId,
-        out: &mut Vec<Frame>,
-    ) -> Result<(), Refusal> {
-        let Some(slot) = host.store().get(key, entry) else { return Ok(()) };
-        let record = Record::new(key, entry, slot.register(), age_ms(host.now(), key, entry, slot));
-        if self.writer.try_push(&record) {
-            return Ok(());
+    fn send_removals(&mut self, host: &impl Host) {
+        let store = host.store();
+        let mut by_key: BTreeMap<&SmolStr, Vec<EntryId>> = BTreeMap::new();
+        for (key, entry) in store.removals() {
+            by_key.entry(key).or_default().push(entry.clone());
         }
-        self.flush(out)?;
-        if !self.writer.try_push(&record) {
-            // Larger than what is sent at once: alone.
-            let mut alone = RecordsWriter::new(usize::MAX);
-            if alone.try_push(&record) {
-                self.count(alone.len())?;
-                out.push(Frame::Records(alone.finish()));
-            }
+        for (key, entries) in by_key {
+            self.outbox.send(store, key, entries);
         }
-        Ok(())
     }
 
-    fn flush(&mut self, out: &mut Vec<Frame>) -> Result<(), Refusal> {
-        if self.writer.is_empty() {
-            return Ok(());
-        }
-        let writer = std::mem::replace(&mut self.writer, RecordsWriter::new(CHUNK_BYTES));
-        self.count(writer.len())?;
-        out.push(Frame::Records(writer.finish()));
-        Ok(())
-    }
-
-    fn take(
-        &mut self,
-        host: &mut impl Host,
-        records: &RecordList,
-        out: &mut Vec<Frame>,
-    ) -> Result<(), Refusal> {
+    fn take(&mut self, host: &mut impl Host, records: &RecordList) -> Result<(), Refusal> {
         for record in records {
             let record = record.map_err(|_| "bad_record")?;
             match host.take(&record) {
                 Taken::Changed => self.moved_here += 1,
                 // The other one does not know what we have; it waits for our registers only if it did not open the stream.
                 Taken::Older if self.turn == Turn::Answers => {
-                    self.send(host, record.key, &record.entry(), out)?;
+                    self.outbox.send(host.store(), &SmolStr::new(record.key), vec![record.entry()]);
                 }
-                Taken::Gone if self.turn != Turn::Fetched => {
-                    let gone = self.gone.entry(SmolStr::new(record.key)).or_default();
-                    gone.push((record.entry(), record.version));
+                Taken::Ahead => {
+                    self.ahead.insert(record.author);
                 }
-                Taken::Known | Taken::Older | Taken::Gone | Taken::Refused => (),
+                Taken::Full => self.full += 1,
+                Taken::Known | Taken::Older | Taken::Refused => (),
             }
         }
         Ok(())
     }
-
-    fn tell_gone(&mut self, out: &mut Vec<Frame>) {
-        for (key, entries) in std::mem::take(&mut self.gone) {
-            for some in split(entries, |(entry, _)| entry.id.len()) {
-                out.push(Frame::Gone { key: key.clone(), entries: some });
-            }
-        }
-    }
-}
-
-fn put_fetches(key: &SmolStr, entries: Vec<EntryId>, out: &mut Vec<Frame>) {
-    for some in split(entries, |entry| entry.id.len()) {
-        out.push(Frame::Fetch { key: key.clone(), entries: some });
-    }
-}
-
-/// Cuts a list into parts that each fit a frame. None of an empty one.
-fn split<T>(items: Vec<T>, text_bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
-    let mut parts = Vec::new();
-    let (mut part, mut bytes) = (Vec::new(), 0);
-    for item in items {
-        let size = text_bytes(&item) + ITEM_BYTES;
-        if bytes + size > LIST_BYTES {
-            parts.push(std::mem::take(&mut part));
-            bytes = 0;
-        }
-        bytes += size;
-        part.push(item);
-    }
-    if !part.is_empty() {
-        parts.push(part);
-    }
-    parts
 }

@@ -34,26 +34,35 @@ impl Hlc {
     }
 }
 
-/// Makes times that grow whatever the wall clock does.
-#[derive(Clone, Debug, Default)]
+/// Makes times that grow although the wall clock may stand still or jump back.
+///
+/// Only if it jumps back by more than a limit the times go back with it: then it was ahead before, by as much as others do not
+/// believe, and what is written from now on must not be refused because of that.
+#[derive(Clone, Debug)]
 pub struct Clock {
     last: Hlc,
+    /// How far ahead of the wall clock times may be, in milliseconds.
+    max_ahead_ms: u64,
+}
+
+impl Default for Clock {
+    /// With a limit of a minute.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(60))
+    }
 }
 
 impl Clock {
-    /// A time later than any made or [heard of](Clock::heard) before, and not before `now`.
+    /// A clock that has made no time yet, and makes none that is ahead of the wall clock by more than `max_ahead`.
+    pub fn new(max_ahead: Duration) -> Self {
+        Self { last: Hlc::default(), max_ahead_ms: u64::try_from(max_ahead.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// A time not before `now`, and later than any made before, unless those were too far ahead of `now`.
     pub fn next(&mut self, now: Now) -> Hlc {
-        self.last = Hlc(self.last.0.saturating_add(1)).max(Hlc::from_ms(now.wall_ms));
-        self.last
-    }
-
-    /// Others are as far as `time`. Whether their clocks may be believed is for the caller to judge.
-    pub fn heard(&mut self, time: Hlc) {
-        self.last = self.last.max(time);
-    }
-
-    /// The last time made or heard of.
-    pub fn last(&self) -> Hlc {
+        let wall = Hlc::from_ms(now.wall_ms);
+        let was_ahead = self.last.ms() > now.wall_ms.saturating_add(self.max_ahead_ms);
+        self.last = if was_ahead { wall } else { wall.max(Hlc(self.last.0.saturating_add(1))) };
         self.last
     }
 }
@@ -70,7 +79,7 @@ mod tests {
     fn times_grow_over_clocks_that_stand_jump_back_or_end() {
         let mut clock = Clock::default();
         let mut last = Hlc::default();
-        for ms in [5, 5, 5, 7, 3, 0, 8, u64::MAX, u64::MAX] {
+        for ms in [5, 5, 5, 7, 3, 0, 8, 60_000, 0, u64::MAX, u64::MAX] {
             let next = clock.next(at(ms));
             assert!(next > last || next.0 == u64::MAX, "{next:?} after {last:?}");
             last = next;
@@ -79,10 +88,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_heard_is_before_what_is_made() {
-        let mut clock = Clock::default();
-        clock.heard(Hlc::from_ms(1_000));
-        assert!(clock.next(at(10)) > Hlc::from_ms(1_000));
-        assert_eq!(clock.next(at(2_000)), Hlc::from_ms(2_000));
+    fn a_clock_that_was_too_far_ahead_is_believed_no_longer() {
+        const DAY: u64 = 24 * 60 * 60 * 1_000;
+        let mut clock = Clock::new(Duration::from_secs(60));
+        let wrong = clock.next(at(3 * DAY));
+        assert_eq!(clock.next(at(DAY)), Hlc::from_ms(DAY));
+        assert!(clock.next(at(DAY)) > Hlc::from_ms(DAY), "and grows from there");
+        // As much as others take is kept.
+        assert_eq!(clock.next(at(DAY + 60_000)), Hlc::from_ms(DAY + 60_000));
+        let kept = clock.next(at(DAY));
+        assert!(kept > Hlc::from_ms(DAY + 60_000) && kept < wrong);
     }
 }

@@ -4,6 +4,7 @@
 //! datagram  0x9b | u8 version | u8 flags | u8 key id | u64 label hash | u64 session | u64 nonce or checksum | section*
 //! section   u8 kind | u16 length | bytes         1 SWIM  2 records  3 adverts  4 root digest  5 stale heartbeats  6 beacon
 //! frame     u32 length | u8 type | bytes         the length is of all that follows it
+//! packed    u32 length | u8 13 | u32 unpacked length | lz4 block of the type and bytes of another frame
 //!
 //! record    key | entry | version | u64 author | u8 flags | varint age_ms, if flagged | text body, unless a tombstone
 //! advert    key | entry | version | u64 author | varint size
@@ -23,13 +24,14 @@
 //! Sealing is done elsewhere: [`Header::parse`] tells whether it is needed, [`Sections::new`] reads what was opened.
 //!
 //! Whatever comes in may come from a hostile peer: reading returns errors that say where, never panics, and allocates only
-//! for what is there, whatever a length claims.
+//! for what is there, whatever a length claims. What is packed takes up to [`MAX_UNPACKED_BYTES`] for a moment.
 
 mod code;
 mod datagram;
 mod frame;
 mod label;
 mod list;
+mod pack;
 
 pub use self::datagram::{
     Beacon, Datagram, DatagramWriter, Digest, FLAG_SEALED, HEADER_BYTES, Header, MAX_DATAGRAM_BYTES, Section,
@@ -38,6 +40,7 @@ pub use self::datagram::{
 pub use self::frame::{Frame, FrameReader, MAX_FRAME_BYTES, MAX_FRAME_ITEMS, MemberEntry};
 pub use self::label::label_hash;
 pub use self::list::{Advert, Adverts, Record, RecordList, Records, RecordsWriter, Roots};
+pub use self::pack::MAX_UNPACKED_BYTES;
 
 /// The first byte of every datagram, and of every stream, before its frames.
 pub const MAGIC: u8 = 0x9b;
@@ -57,7 +60,8 @@ pub fn is_compatible(version: u8) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{fault}, at byte {at}")]
 pub struct WireError {
-    /// Where: counted from the first byte of the datagram, or of the frame's length.
+    /// Where: counted from the first byte of the datagram, or of the frame's length; in what was packed, as if it had come
+    /// unpacked.
     pub at: usize,
     /// Why.
     pub fault: Fault,
@@ -111,6 +115,12 @@ pub enum Fault {
     /// What may be there once is there twice.
     #[error("it is there twice")]
     Repeated,
+    /// What is packed cannot be unpacked, or not to what it is said to be.
+    #[error("it cannot be unpacked")]
+    Packed,
+    /// Something packed is packed once more.
+    #[error("it is packed twice")]
+    Nested,
     /// A frame is of no known type.
     #[error("its type {0} is not known")]
     Type(u8),

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringkit_config::Config;
+use ringkit_config::{Config, IngesterInstanceLimits, RuntimeConfig};
 use ringkit_grpc::http_status;
 use ringkit_lifecycler::{Drain, Handle};
-use ringkit_runtime::{CancellationToken, Clock, Drainable as _, Families, Gate, Stage};
+use ringkit_runtime::{CancellationToken, Clock, Drainable as _, Families, Gate, Live, Stage};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::Status;
@@ -21,6 +21,8 @@ use crate::wal::Log;
 /// See the module.
 pub(crate) struct Ingester {
     pub(crate) config: Arc<Config>,
+    /// What may change while this runs: the limits of tenants and of the process.
+    pub(crate) live_config: Live<RuntimeConfig>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     /// Id in the ring.
@@ -77,10 +79,16 @@ impl Drop for Inflight {
 }
 
 impl Ingester {
-    pub(crate) fn new(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        live_config: Live<RuntimeConfig>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         let id = config.ingester.lifecycler.id.as_str().into();
         Self {
             config,
+            live_config,
             clock,
             metrics,
             id,
@@ -161,13 +169,18 @@ impl Ingester {
     ///
     /// 503 if there are as many as there may be.
     pub(crate) fn begin_query(&self) -> Result<Inflight, Status> {
-        let limit = self.config.ingester.instance_limits.max_inflight_query_requests;
+        let limit = self.instance_limits().max_inflight_query_requests;
         *self.last_query.lock() = Some(Instant::now());
         let inflight = Inflight::enter(&self.inflight_queries);
         if limit > 0 && inflight.number > limit {
             return Err(http_status(503, "cannot query: too many inflight query requests in ingester"));
         }
         Ok(inflight)
+    }
+
+    /// The limits of the process, as they are now.
+    pub(crate) fn instance_limits(&self) -> IngesterInstanceLimits {
+        self.live_config.with(|live| live.ingester_limits().clone())
     }
 
     pub(crate) fn opened(&self) -> Option<&Open> {

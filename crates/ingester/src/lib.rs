@@ -48,7 +48,8 @@ fn init(process: &mut Process) -> Result<Option<Box<dyn Service>>, Cause> {
     let client = process.stores.client::<Desc>(&kv, "ingester-lifecycler", &process.meter, &process.clock)?;
     let metrics = Metrics::register(&process.meter);
     let limits = (config.server.grpc_server_max_recv_msg_size, config.server.grpc_server_max_send_msg_size);
-    let ingester = Arc::new(Ingester::new(config, process.clock.clone(), metrics));
+    let ingester =
+        Arc::new(Ingester::new(config, process.live_config.clone(), process.clock.clone(), metrics));
 
     let service = IngesterServer::new(rpc::Service(Arc::clone(&ingester)));
     process.grpc(service.max_decoding_message_size(limits.0).max_encoding_message_size(limits.1));

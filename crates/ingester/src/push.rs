@@ -64,8 +64,7 @@ impl Ingester {
     }
 
     fn store(&self, open: &Open, id: &str, series: &[Bytes]) -> Result<(Arc<Tenant>, Outcome), Status> {
-        let limits = self.config.ingester.instance_limits.max_tenants;
-        let max_tenants = usize::try_from(limits).unwrap_or(usize::MAX);
+        let max_tenants = usize::try_from(self.instance_limits().max_tenants).unwrap_or(usize::MAX);
         for _ in 0..MAX_REVIVALS {
             let tenant = open.head.open_tenant(id, max_tenants);
             let tenant = tenant
@@ -73,7 +72,7 @@ impl Ingester {
             let now = self.clock.now_ms();
             tenant.last_push_ms.fetch_max(now, Ordering::Relaxed);
             let bound = open.head.lower_bound(&tenant, now);
-            let limits = self.limits();
+            let limits = self.limits(id);
             match tenant.push(series.iter().map(|bytes| &bytes[..]), bound, &limits, &open.log) {
                 Ok(outcome) => return Ok((tenant, outcome)),
                 Err(PushError::Dead) => (),
@@ -100,7 +99,7 @@ impl Ingester {
     }
 
     fn begin_push(&self) -> Result<Inflight, Status> {
-        let limits = &self.config.ingester.instance_limits;
+        let limits = self.instance_limits();
         let inflight = Inflight::enter(&self.inflight_pushes);
         if limits.max_inflight_push_requests > 0 && inflight.number > limits.max_inflight_push_requests {
             return Err(http_status(503, "cannot push: too many inflight push requests in ingester"));
@@ -131,7 +130,7 @@ impl Ingester {
             format!("err: {what}. timestamp={}, series={}", rfc3339(time), labels())
         };
         let message = &self.config.ingester.admin_limit_message;
-        let limits = &self.config.limits;
+        let limits = self.live_config.with(|live| Arc::clone(live.limits(&tenant.id)));
         let limit = |what: &str, local: usize, global: usize, actual: usize| {
             let least = [local, global].into_iter().filter(|limit| *limit > 0).min().unwrap_or(0);
             format!(
@@ -152,14 +151,14 @@ impl Ingester {
                 "per-user",
                 limits.max_series_per_user,
                 limits.max_global_series_per_user,
-                self.limits().per_user,
+                self.limits(&tenant.id).per_user,
             ),
             Reject::PerMetricLimit => {
                 let text = limit(
                     "per-metric",
                     limits.max_series_per_metric,
                     limits.max_global_series_per_metric,
-                    self.limits().per_metric,
+                    self.limits(&tenant.id).per_metric,
                 );
                 format!("{text} for series {}", labels())
             }
@@ -175,9 +174,11 @@ impl Ingester {
 }
 
 impl Ingester {
-    /// The limits of this process now. Global ones are shared out among the ingesters that can be written to.
-    pub(crate) fn limits(&self) -> Limits {
-        let limits = &self.config.limits;
+    /// What this process takes of a tenant now. Global limits are shared out among the ingesters that can be written to.
+    pub(crate) fn limits(&self, tenant: &str) -> Limits {
+        let (limits, instance) = self
+            .live_config
+            .with(|live| (Arc::clone(live.limits(tenant)), live.ingester_limits().max_series));
         let share = |global: usize| match global {
             0 => 0,
             _ => {
@@ -190,7 +191,6 @@ impl Ingester {
             (local, 0) => local,
             (local, share) => local.min(share),
         };
-        let instance = self.config.ingester.instance_limits.max_series;
         Limits {
             instance: usize::try_from(instance).unwrap_or(usize::MAX),
             per_user: least(limits.max_series_per_user, limits.max_global_series_per_user),

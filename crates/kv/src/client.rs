@@ -189,6 +189,17 @@ impl<V: Value> Client<V> {
         self.store.synced()
     }
 
+    /// From now on calls no longer wait until the store is [`synced`](Client::synced), if they did. That holds for all clients
+    /// of the store.
+    pub fn proceed_unsynced(&self) {
+        self.store.proceed_unsynced();
+    }
+
+    /// Whether an entry that is gone was removed by somebody, and not lost by the store.
+    pub fn removals_are_meant(&self) -> bool {
+        self.store.removals_are_meant()
+    }
+
     /// Whether what is behind the store answers; `Some` while it does not.
     pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.store.trouble()

@@ -27,6 +27,44 @@ pub trait Codec: Send + Sync + 'static {
     ///
     /// [`DecodeError`] as [`crate::Value::decode_entry`] would give it.
     fn check_entry(&self, id: &str, entry: &[u8]) -> Result<(), DecodeError>;
+
+    /// The parts in which a store that can keeps an entry, so that what changes often is small. Deterministic; equal entries
+    /// have equal parts. The first is always there; without it there is no entry. The third is written with every sign of
+    /// life, and when it was written tells when the owner was last heard.
+    fn facets(&self, _id: &str, entry: &Bytes) -> Facets {
+        [Some(entry.clone()), None, None]
+    }
+
+    /// The entry that was taken apart into these, written as [`crate::Value::encode_entry`] would; `None` if they are not
+    /// of one entry, because parts of it are still to come.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if no entry has such parts, whatever else is to come.
+    fn unite(&self, _id: &str, facets: &Facets) -> Result<Option<Bytes>, DecodeError> {
+        let [whole, ..] = facets;
+        Ok(whole.clone())
+    }
+
+    /// What an entry says of when its owner wrote it. Cheap: it is asked of every entry again and again. `None` if entries of
+    /// such values have no times of their own, or if this one cannot be read.
+    fn stamp(&self, _id: &str, _entry: &[u8]) -> Option<Stamp> {
+        None
+    }
+}
+
+/// An entry in parts: see [`Codec::facets`].
+pub type Facets = [Option<Bytes>; 3];
+
+/// What an entry says of when its owner wrote it: see [`Codec::stamp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// By the owner's clock, in Unix seconds.
+    pub timestamp: i64,
+    /// The owner has left: this is a tombstone.
+    pub left: bool,
+    /// The owner is about to go, or out of service: what is so may be removed at any time.
+    pub passing: bool,
 }
 
 /// Why bytes are not a value or an entry.
@@ -80,6 +118,15 @@ mod tests {
         let entries = StringCodec.split(b"hello").unwrap();
         assert_eq!(entries.len(), 1);
         assert_eq!(StringCodec.join(&entries), "hello");
+    }
+
+    #[test]
+    fn an_entry_is_a_single_part_unless_its_codec_says_otherwise() {
+        let entry = Bytes::from_static(b"hello");
+        let facets = StringCodec.facets("value", &entry);
+        assert_eq!(facets, [Some(entry.clone()), None, None]);
+        assert_eq!(StringCodec.unite("value", &facets), Ok(Some(entry)));
+        assert_eq!(StringCodec.unite("value", &[None, None, None]), Ok(None));
     }
 
     #[test]

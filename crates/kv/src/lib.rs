@@ -20,8 +20,11 @@ pub mod inmemory;
 mod layered;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod layout;
+#[cfg(feature = "memberlist")]
+pub mod memberlist;
 mod metered;
 mod metrics;
+pub mod multi;
 pub mod open;
 mod prefix;
 #[cfg_attr(
@@ -37,14 +40,16 @@ mod view;
 mod watch;
 
 pub use client::{CasOutcome, Client, Decision};
-pub use codec::{Codec, DecodeError, StringCodec};
+pub use codec::{Codec, DecodeError, Facets, Stamp, StringCodec};
 pub use entries::{Entries, EntriesIter};
 pub use error::Error;
 pub use inmemory::InMemory;
+pub use multi::Multi;
 pub use open::Stores;
 pub use shared::Trouble;
 pub use store::{
-    Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Store, Stored, Subscription,
+    Applied, Change, EntryBytes, EntryId, Key, Limits, Precondition, Standing, Store, Stored, Subscription,
+    Traces,
 };
 pub use value::{Text, Value};
 pub use view::{Seen, View};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "memberlist"))]
 use parking_lot::Mutex;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 use ringkit_config::Layout;
@@ -13,6 +13,8 @@ use ringkit_runtime::{Clock, Meter};
 use crate::client::Client;
 use crate::error::Error;
 use crate::inmemory::InMemory;
+#[cfg(feature = "memberlist")]
+use crate::memberlist::{Memberlist, MemberlistOptions};
 use crate::metered::Metered;
 use crate::prefix::Prefixed;
 use crate::shared::Trouble;
@@ -27,6 +29,16 @@ pub struct Stores {
     inmemory: InMemory,
     #[cfg(any(feature = "consul", feature = "etcd"))]
     remote: Arc<Mutex<Vec<Remote>>>,
+    #[cfg(feature = "memberlist")]
+    gossip: Arc<Mutex<Gossip>>,
+}
+
+/// How this process is a member of a gossip cluster, and the member once it is one.
+#[cfg(feature = "memberlist")]
+#[derive(Default)]
+struct Gossip {
+    options: Option<MemberlistOptions>,
+    member: Option<Memberlist>,
 }
 
 #[cfg(any(feature = "consul", feature = "etcd"))]
@@ -65,7 +77,8 @@ impl Stores {
     /// # Errors
     ///
     /// [`Error::NotBuilt`] for a backend that this build lacks; [`Error::Misconfigured`] names the key at fault. Whether
-    /// the server can be reached is not asked.
+    /// the server can be reached is not asked. The first store on `memberlist` starts the member: for that there must be a
+    /// tokio runtime, and [`Stores::set_memberlist`] must have been called.
     pub fn open(
         &self,
         config: &KvStoreConfig,
@@ -85,6 +98,8 @@ impl Stores {
                 let remote = RemoteConfig::Etcd(config.etcd.clone());
                 self.remote(remote, config.layout, kv_name, meter)?
             }
+            #[cfg(feature = "memberlist")]
+            KvStore::Memberlist => Arc::new(self.member()?),
             other => {
                 return Err(Error::NotBuilt { store: other.to_string(), kv_name: kv_name.to_owned() });
             }
@@ -108,6 +123,56 @@ impl Stores {
             .collect();
         #[cfg(not(any(feature = "consul", feature = "etcd")))]
         Vec::new()
+    }
+
+    /// Says how this process is to be a member of a gossip cluster. Starts nothing, and does not change a member that was
+    /// started.
+    #[cfg(feature = "memberlist")]
+    pub fn set_memberlist(&self, options: MemberlistOptions) {
+        self.gossip.lock().options = Some(options);
+    }
+
+    /// The member that was started for the stores on `memberlist`.
+    #[cfg(feature = "memberlist")]
+    pub fn memberlist(&self) -> Option<Memberlist> {
+        self.gossip.lock().member.clone()
+    }
+
+    /// Leaves what can be left, before the process ends: the gossip cluster, if it is in one. What is on such a store cannot be
+    /// read or written afterwards.
+    pub async fn leave(&self) {
+        #[cfg(feature = "memberlist")]
+        if let Some(member) = self.memberlist() {
+            member.leave().await;
+        }
+    }
+
+    /// What an operator should know of the opened stores although they answer, a sentence each.
+    pub fn remarks(&self) -> Vec<String> {
+        #[cfg(feature = "memberlist")]
+        return self.memberlist().map(|member| member.remarks()).unwrap_or_default();
+        #[cfg(not(feature = "memberlist"))]
+        Vec::new()
+    }
+
+    #[cfg(feature = "memberlist")]
+    fn member(&self) -> Result<Memberlist, Error> {
+        let mut gossip = self.gossip.lock();
+        if let Some(member) = &gossip.member {
+            return Ok(member.clone());
+        }
+        let Some(options) = &gossip.options else {
+            let reason = "names gossip, but this process was not told how to be a member of its cluster: \
+                          programs that are none, and do not call `Stores::set_memberlist`, cannot use it";
+            return Err(Error::Misconfigured {
+                backend: "memberlist",
+                key: "store",
+                reason: reason.to_owned(),
+            });
+        };
+        let member = Memberlist::start(options)?;
+        gossip.member = Some(member.clone());
+        Ok(member)
     }
 
     #[cfg(any(feature = "consul", feature = "etcd"))]
@@ -182,12 +247,45 @@ mod tests {
 
     #[test]
     fn a_backend_that_is_not_built_is_named_with_what_to_do() {
-        for store in [KvStore::Memberlist, KvStore::Multi] {
-            let opened =
-                Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
-            let error = opened.err().unwrap().to_string();
-            assert!(error.contains(&store.to_string()) && error.contains("inmemory"), "{error}");
-            assert!(error.contains("ingester-ring"), "{error}");
-        }
+        let store = KvStore::Multi;
+        let opened =
+            Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
+        let error = opened.err().unwrap().to_string();
+        assert!(error.contains(&store.to_string()) && error.contains("inmemory"), "{error}");
+        assert!(error.contains("ingester-ring"), "{error}");
+    }
+
+    #[tokio::test]
+    #[cfg(feature = "memberlist")]
+    async fn gossip_without_a_member_is_refused_and_with_one_is_shared() {
+        let stores = Stores::new();
+        let open = |prefix: &str| {
+            let config = config(KvStore::Memberlist, prefix);
+            stores.client::<Text>(&config, "test", &Meter::disabled(), &Clock::system())
+        };
+        let error = open("").err().unwrap().to_string();
+        assert!(error.contains("memberlist") && error.contains("set_memberlist"), "{error}");
+        assert!(stores.memberlist().is_none() && stores.remarks().is_empty());
+        stores.leave().await;
+
+        let gossip = ringkit_config::MemberlistConfig {
+            bind_addr: vec!["127.0.0.1".into()],
+            bind_port: 0,
+            ..ringkit_config::MemberlistConfig::default()
+        };
+        stores.set_memberlist(MemberlistOptions {
+            config: gossip,
+            zone: String::new(),
+            build: String::new(),
+            meter: Meter::disabled(),
+            clock: Clock::system(),
+        });
+        assert!(stores.memberlist().is_none(), "nobody needs it yet");
+        let (one, other) = (open("a/").unwrap(), open("").unwrap());
+        one.cas("k", |_| Decision::Write(Text::new("hello"), ())).await.unwrap();
+        assert_eq!(other.list("").await.unwrap(), ["a/k"]);
+        assert!(one.removals_are_meant());
+        stores.leave().await;
+        assert!(matches!(other.get("a/k").await, Err(Error::Closed)));
     }
 }

@@ -59,6 +59,14 @@ impl Store for Prefixed {
         self.inner.synced()
     }
 
+    fn proceed_unsynced(&self) {
+        self.inner.proceed_unsynced();
+    }
+
+    fn removals_are_meant(&self) -> bool {
+        self.inner.removals_are_meant()
+    }
+
     fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.inner.trouble()
     }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -187,10 +188,46 @@ pub trait Store: Send + Sync + 'static {
     /// True once reads reflect the cluster. Always true for a store that reads through.
     fn synced(&self) -> watch::Receiver<bool>;
 
+    /// From now on reads and writes no longer wait until the store is [`synced`](Store::synced), if they did.
+    fn proceed_unsynced(&self) {}
+
+    /// Whether an entry that is gone was removed by somebody: such a store never loses one by itself.
+    fn removals_are_meant(&self) -> bool {
+        false
+    }
+
     /// Whether what is behind the store answers; `Some` while it does not. Watches go on from what they know meanwhile.
     fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         watch::Sender::new(None).subscribe()
     }
+
+    /// How this process stands among those that are the store together; `None` for a store that is elsewhere.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
+
+    /// What the store knows of a key beyond its entries, without asking anybody; `None` if it knows nothing of the kind.
+    async fn traces(&self, _key: &Key) -> Option<Traces> {
+        None
+    }
+}
+
+/// How a process stands among those that are a store together: see [`Store::standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it found the others. Who gave up to look for them has not.
+    pub joined: bool,
+    /// Live processes besides this one.
+    pub num_others: usize,
+}
+
+/// What a store knows of a key beyond its entries: see [`Store::traces`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Entries that were written by this very process, so that having them here does not show that anybody else has them.
+    pub own: BTreeSet<EntryId>,
+    /// Entries that were removed, and how long ago.
+    pub removed: BTreeMap<EntryId, Duration>,
 }
 
 /// A running watch of one key. Dropping it ends the watch.

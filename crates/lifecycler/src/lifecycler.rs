@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use ringkit_config::AutoDuration;
 use ringkit_kv::{Client, Decision, Update, Watch};
 use ringkit_ring::{Desc, InstanceDesc};
 use ringkit_runtime::{Backoff, CancellationToken, Cause, Clock, Meter, Service};
@@ -60,6 +61,10 @@ pub fn new(
         machine: Machine::new(shared.options.clone(), None, 0),
         seed: seed.unwrap_or_else(rand::random),
         synced: Some(client.synced()),
+        proceed_at: match shared.options.join_after {
+            AutoDuration::Auto => None,
+            AutoDuration::After(delay) => Some(delay),
+        },
         client,
         follower,
         changes: receiver,
@@ -81,6 +86,8 @@ pub struct Lifecycler {
     machine: Machine,
     seed: u64,
     synced: Option<watch::Receiver<bool>>,
+    /// When the store is used even if it does not reflect its cluster yet: whoever gives a duration means it.
+    proceed_at: Option<Duration>,
     follower: Follower,
     /// Who is to be forgotten, if anybody ever is.
     ghosts: Option<Ghosts>,
@@ -152,6 +159,7 @@ impl Lifecycler {
             };
             self.publish_status();
             let timeout = self.machine.poll_timeout().map(|at| self.shared.instant(at));
+            let proceed_at = self.proceed_at.map(|at| self.shared.instant(at));
             tokio::select! {
                 biased;
                 () = &mut until => return,
@@ -159,6 +167,10 @@ impl Lifecycler {
                 () = becomes_true(&mut self.synced) => self.handle(Event::Synced),
                 Some(request) = self.changes.recv() => self.take(request),
                 () = sleep_until_some(timeout) => self.handle(Event::Timeout),
+                () = sleep_until_some(proceed_at) => {
+                    self.proceed_at = None;
+                    self.client.proceed_unsynced();
+                }
                 seen = self.follower.next() => self.see(seen),
                 () = ready(()), if acted => (),
             }

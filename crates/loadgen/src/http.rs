@@ -76,15 +76,42 @@ pub async fn get_json(
     default_path: &str,
     timeout: Duration,
 ) -> Result<serde_json::Value, Error> {
+    let (url, body) = get(address, default_path, "application/json", timeout).await?;
+    serde_json::from_slice(&body).map_err(|cause| Error::Http {
+        url: url.to_string(),
+        problem: format!("the answer is no JSON ({cause}): {}", shown(&body)),
+    })
+}
+
+/// Gets a text.
+///
+/// # Errors
+///
+/// [`Error::Option`] for an address that is none; [`Error::Http`] without an answer, with another status than 200 and for an
+/// answer that is no UTF-8.
+pub async fn get_text(address: &str, default_path: &str, timeout: Duration) -> Result<String, Error> {
+    let (url, body) = get(address, default_path, "*/*", timeout).await?;
+    String::from_utf8(body.into()).map_err(|_| Error::Http {
+        url: url.to_string(),
+        problem: "the answer is no text in UTF-8".to_owned(),
+    })
+}
+
+/// The address that was asked and the body of a 200.
+async fn get(
+    address: &str,
+    default_path: &str,
+    accept: &'static str,
+    timeout: Duration,
+) -> Result<(Url, Bytes), Error> {
     let url = endpoint("url", address, default_path)?;
     let fail = |problem| Error::Http { url: url.to_string(), problem };
-    let request = client(timeout)?.get(url.clone()).header("accept", "application/json");
+    let request = client(timeout)?.get(url.clone()).header("accept", accept);
     let (status, body) = exchange(request).await.map_err(fail)?;
     if status != 200 {
         return Err(fail(format!("status {status}: {}", shown(&body))));
     }
-    serde_json::from_slice(&body)
-        .map_err(|cause| fail(format!("the answer is no JSON ({cause}): {}", shown(&body))))
+    Ok((url, body))
 }
 
 /// The beginning of an answer, on one line.

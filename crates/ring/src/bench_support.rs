@@ -12,7 +12,7 @@ use crate::ring::Ring;
 pub fn publish(ring: &Ring, desc: &Desc, changed: &[EntryId]) -> bool {
     let now = ring.clock().now_secs();
     let known = ring.shared.load();
-    let quick = follow_changed(&known, desc, changed, now);
+    let quick = follow_changed(&known, desc, changed, now, |_| None);
     let kept = quick.is_some();
     let followed = quick.unwrap_or_else(|| follow(&known, desc, now, |_| None));
     ring.shared.publish(followed.snapshot, followed.notable);

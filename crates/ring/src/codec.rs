@@ -6,6 +6,7 @@
 
 mod block;
 mod entry;
+mod facets;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringkit_kv::{Codec, DecodeError, EntryId};
+use ringkit_kv::{Codec, DecodeError, EntryId, Facets, Stamp};
 
 use self::entry::{EntryLen, decode_entry_in, packed_tokens, put_entry};
 pub(crate) use self::entry::{decode_entry, encode_entry};
 use self::wire::{Reader, WireType, put_varint, varint_len};
-use crate::desc::Desc;
+use crate::desc::{Desc, State};
 
 /// Codec of the ring, called `ringDesc` by Cortex and dskit alike.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +68,35 @@ impl Codec for RingCodec {
     fn check_entry(&self, id: &str, entry: &[u8]) -> Result<(), DecodeError> {
         decode_entry(id, entry, None).map(drop)
     }
+
+    fn facets(&self, id: &str, entry: &Bytes) -> Facets {
+        facets::take_apart(id, entry)
+    }
+
+    fn unite(&self, _id: &str, facets: &Facets) -> Result<Option<Bytes>, DecodeError> {
+        facets::unite(facets)
+    }
+
+    fn stamp(&self, _id: &str, entry: &[u8]) -> Option<Stamp> {
+        stamp(entry).ok()
+    }
+}
+
+/// Of an entry only when it was written and whether its owner goes; the tokens are passed over.
+fn stamp(entry: &[u8]) -> Result<Stamp, DecodeError> {
+    let (mut timestamp, mut state, mut read_only) = (0, State::default(), false);
+    let mut reader = Reader::new(entry);
+    while !reader.is_empty() {
+        match reader.tag()? {
+            (2, WireType::Varint) => timestamp = reader.varint()?.cast_signed(),
+            (3, WireType::Varint) => state = State::from_i32(reader.varint()? as i32),
+            (11, WireType::Varint) => read_only = reader.varint()? != 0,
+            (2 | 3 | 11, _) => return Err(DecodeError::new("wrong wire type for timestamp or state")),
+            (_, wire_type) => reader.skip(wire_type)?,
+        }
+    }
+    let passing = read_only || matches!(state, State::Leaving | State::ReadOnly);
+    Ok(Stamp { timestamp, left: state == State::Left, passing })
 }
 
 pub(crate) fn decode(stored: &[u8]) -> Result<Desc, DecodeError> {
@@ -198,4 +228,35 @@ fn decompress(stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
         )));
     }
     snap::raw::Decoder::new().decompress_vec(stored).map_err(not_snappy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InstanceDesc;
+
+    #[test]
+    fn a_stamp_says_when_an_entry_was_written_and_whether_its_owner_goes() {
+        let entry = |state, read_only| InstanceDesc {
+            addr: "10.0.0.1:9095".into(),
+            timestamp: 1_700_000_000,
+            state,
+            tokens: vec![7, 1 << 20, u32::MAX].into(),
+            read_only,
+            ..InstanceDesc::default()
+        };
+        let stamp = |entry: &InstanceDesc| RingCodec.stamp("here", &encode_entry(entry)).unwrap();
+        for state in State::KNOWN {
+            let expected = Stamp {
+                timestamp: 1_700_000_000,
+                left: state == State::Left,
+                passing: matches!(state, State::Leaving | State::ReadOnly),
+            };
+            assert_eq!(stamp(&entry(state, false)), expected, "{state}");
+        }
+        assert!(stamp(&entry(State::Active, true)).passing, "read-only in the other dialect");
+        assert_eq!(stamp(&InstanceDesc { timestamp: -7, ..InstanceDesc::default() }).timestamp, -7);
+        assert_eq!(RingCodec.stamp("here", &[0x08]), None, "cut off");
+        assert_eq!(RingCodec.stamp("here", &[0x12, 0x00]), None, "a timestamp that is none");
+    }
 }

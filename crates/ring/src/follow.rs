@@ -53,8 +53,7 @@ pub(crate) fn follow(
     }
 }
 
-/// As [`follow`], where only the entries of `changed` differ from those that `known` was made of, and the store knows
-/// nothing of its own about heartbeats.
+/// As [`follow`], where only the entries of `changed` differ from those that `known` was made of.
 ///
 /// Costs O(c log n) for c changes and n instances, whatever the number of tokens, plus a list of one pointer for every 128
 /// instances, and a byte per instance where a state changes. `None` if lookup tables change.
@@ -63,6 +62,7 @@ pub(crate) fn follow_changed(
     desc: &Desc,
     changed: &[EntryId],
     now: i64,
+    heard: impl Fn(&EntryId) -> Option<i64>,
 ) -> Option<Followed> {
     let mut snapshot = known.clone();
     let mut change = Change::NONE;
@@ -77,7 +77,7 @@ pub(crate) fn follow_changed(
         if entry.state != known.members[place].state() && known.topology.depends_on_states(&known.options) {
             return None;
         }
-        let seen = seen_next(known, place, entry, now);
+        let seen = heard(id).unwrap_or_else(|| seen_next(known, place, entry, now));
         snapshot.replace(place, known.members[place].followed_by(entry)?, seen);
         change = change.and(Change::between(known, &snapshot, place, now));
     }

@@ -45,6 +45,11 @@ pub struct RingService {
     owed: Duration,
 }
 
+/// When the store heard of this instance last, in Unix seconds, if it knows.
+fn heard_at(seen: &Seen, id: &EntryId, now: i64) -> Option<i64> {
+    seen.get(id).map(|at| now.saturating_sub_unsigned(at.elapsed().as_secs()))
+}
+
 /// A silence that is noticed as late as this began when the store was last heard.
 const LATE_NOTICE: Duration = Duration::from_secs(2);
 /// How often the time of a store's silence is discounted while it lasts.
@@ -126,8 +131,9 @@ impl RingService {
         let known = self.shared.load();
         let removes = self.hold_back(&known, update, desc, now);
         let in_step = self.in_step_since.is_some_and(|since| since <= now);
-        let quick = in_step && !removes && update.seen.is_empty();
-        let followed = quick.then(|| follow_changed(&known, desc, &update.changed, now)).flatten();
+        let quick = in_step && !removes;
+        let heard = |id: &EntryId| heard_at(&update.seen, id, now);
+        let followed = quick.then(|| follow_changed(&known, desc, &update.changed, now, heard)).flatten();
         let followed = followed.unwrap_or_else(|| self.follow_whole(&known, desc, &update.seen, now));
         drop(known);
         self.publish(followed, now);
@@ -144,9 +150,11 @@ impl RingService {
             members.filter(|(_, id)| !desc.contains(id) && !self.guard.holds(id)).collect()
         };
         let heard = self.heard_at.map_or(now, |at| at.min(now));
+        // A store that keeps account of removals loses nobody.
+        let loses = !self.client.removals_are_meant();
         let lost = gone
             .iter()
-            .filter(|(place, _)| vanish::is_losable(known, *place, heard))
+            .filter(|(place, _)| loses && vanish::is_losable(known, *place, heard))
             .map(|(_, id)| (*id).clone());
         let served = |guard: &Guard| {
             let others = known.members.iter().enumerate().filter(|(_, member)| !guard.holds(&member.id));
@@ -177,8 +185,7 @@ impl RingService {
                 Arc::make_mut(&mut desc).insert(id.clone(), Arc::clone(&member.desc));
             }
         }
-        let heard = |at: Instant| now.saturating_sub_unsigned(at.elapsed().as_secs());
-        follow(known, &desc, now, |id| seen.get(id).copied().map(heard))
+        follow(known, &desc, now, |id| heard_at(seen, id, now))
     }
 
     fn publish(&mut self, followed: Followed, now: i64) {

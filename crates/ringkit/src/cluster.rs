@@ -1,5 +1,5 @@
 //! A whole cluster in one process: each member is an app with its own configuration, listeners, metrics and data
-//! directory; they share an in-memory store and talk to each other over gRPC on loopback.
+//! directory; they find each other by gossip, as processes would, and talk to each other over gRPC on loopback.
 //!
 //! What `ringkit dev` runs, and what tests start and break. Members are named `distributor-1`, `ingester-1`, …
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ringkit_config::{Config, KvStore};
 use ringkit_kv::Stores;
+use ringkit_kv::memberlist::Memberlist;
 use ringkit_ring::{Ring, State};
 use ringkit_runtime::ShutdownReport;
 use ringkit_server::{App, IngesterRing, Running};
@@ -47,8 +48,9 @@ impl fmt::Display for Kind {
 /// How large the cluster is, and what its members have in common.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// Where every member's configuration starts from. Listeners, names, zones, directories and stores are set per
-    /// member, and the waits that only make sense on a real network are switched off.
+    /// Where every member's configuration starts from. Listeners, names, zones and directories are set per member, and the
+    /// waits that only make sense on a real network are switched off. `ring.store` is heeded if it is set; else members
+    /// gossip (`memberlist`). An in-memory store is shared by all.
     pub config: Config,
     /// One directory per member is made below it.
     pub data_dir: PathBuf,
@@ -157,6 +159,8 @@ struct Member {
     number: usize,
     /// Kept over restarts, so that a member comes back where it was.
     http_port: u16,
+    /// It as a member of the cluster that gossips, running or not; kept for where that was, too.
+    gossip: Option<Memberlist>,
     running: Option<Running>,
 }
 
@@ -175,7 +179,9 @@ impl Cluster {
                     _ => 0,
                 };
                 let name = format!("{kind}-{number}");
-                cluster.members.insert(name.clone(), Member { kind, number, http_port, running: None });
+                cluster
+                    .members
+                    .insert(name.clone(), Member { kind, number, http_port, gossip: None, running: None });
                 cluster.restart(&name).await?;
             }
         }
@@ -261,6 +267,9 @@ impl Cluster {
     /// [`ClusterError::Unknown`], or [`ClusterError::State`] if it is stopped already.
     pub fn kill_member(&mut self, name: &str) -> Result<(), ClusterError> {
         self.take(name)?.abort();
+        if let Some(gossip) = self.members.get(name).and_then(|member| member.gossip.as_ref()) {
+            gossip.abort();
+        }
         Ok(())
     }
 
@@ -274,11 +283,18 @@ impl Cluster {
         if member.running.is_some() {
             return Err(ClusterError::State { member: name.to_owned(), actual: "running" });
         }
-        let config = self.member_config(name, member.kind, member.number)?;
+        let config = self.member_config(name, member)?;
+        if let Some(former) = &member.gossip {
+            // It gets the same port again.
+            former.ended().await;
+        }
+        // A member that gossips does it for itself; an in-memory store is one for all.
+        let gossips = config.ring.store == Some(KvStore::Memberlist);
+        let stores = if gossips { Stores::new() } else { self.stores.clone() };
         let running = App::builder(config)
             .roles(roles::ALL)
             .targets(vec![member.kind.to_string()])
-            .stores(self.stores.clone())
+            .stores(stores.clone())
             .instance(name)
             .listeners(listen(member.http_port)?, listen(0)?)
             .start()
@@ -286,6 +302,7 @@ impl Cluster {
             .map_err(|cause| ClusterError::Member { member: name.to_owned(), cause })?;
         if let Some(member) = self.members.get_mut(name) {
             member.http_port = running.http_addr.port();
+            member.gossip = stores.memberlist();
             member.running = Some(running);
         }
         Ok(())
@@ -315,7 +332,8 @@ impl Cluster {
     }
 
     /// The common configuration, made this member's own.
-    fn member_config(&self, name: &str, kind: Kind, number: usize) -> Result<Config, ClusterError> {
+    fn member_config(&self, name: &str, member: &Member) -> Result<Config, ClusterError> {
+        let &Member { kind, number, ref gossip, .. } = member;
         let mut config = self.options.config.clone();
         let dir = self.options.data_dir.join(name);
         std::fs::create_dir_all(&dir).map_err(|cause| ClusterError::DataDir { path: dir.clone(), cause })?;
@@ -325,7 +343,15 @@ impl Cluster {
 
         config.target = vec![kind.to_string()];
         config.auth_enabled = self.options.auth_enabled;
-        config.ring.store = Some(KvStore::Inmemory);
+        config.ring.store.get_or_insert(KvStore::Memberlist);
+        config.memberlist.node_name = name.to_owned();
+        config.memberlist.randomize_node_name = false;
+        config.memberlist.bind_addr = vec![loopback()];
+        config.memberlist.bind_port = gossip.as_ref().map_or(0, |gossip| gossip.addr().port());
+        let others = self.members.iter().filter(|(other, _)| *other != name);
+        let running = others.filter_map(|(_, other)| other.running.as_ref().and(other.gossip.as_ref()));
+        let seeds = running.map(|gossip| gossip.addr().to_string());
+        config.memberlist.join_members = seeds.take(MAX_SEEDS).collect();
         config.server.http_listen_address = loopback();
         config.server.grpc_listen_address = loopback();
         // How all members look at the rings.
@@ -361,6 +387,9 @@ impl Cluster {
         Ok(config)
     }
 }
+
+/// How many others a member is told of: if one is gone, the next one answers.
+const MAX_SEEDS: usize = 3;
 
 fn listen(port: u16) -> Result<TcpListener, ClusterError> {
     let addr = SocketAddr::from(([127, 0, 0, 1], port));

@@ -1,5 +1,6 @@
 //! The life of a process: services and their states, modules started in dependency order, tasks that end with
-//! their owner, shutdown with a deadline and a report, wall time and metric handles. Knows nothing about rings.
+//! their owner, shutdown with a deadline and a report, files that are read again, wall time and metric handles. Knows
+//! nothing about rings.
 
 mod backoff;
 mod clock;
@@ -7,8 +8,10 @@ mod collect;
 mod drain;
 mod error;
 mod gate;
+mod live;
 mod meter;
 mod modules;
+mod reload;
 mod service;
 mod shutdown;
 mod supervisor;
@@ -19,8 +22,10 @@ pub use self::collect::{Collect, CollectGuard, Families};
 pub use self::drain::{Drainable, Progress, Stage};
 pub use self::error::{Cause, Error, Failure, Phase, StopProcess};
 pub use self::gate::{Closed, Gate, Pass};
+pub use self::live::{Live, Publisher};
 pub use self::meter::Meter;
 pub use self::modules::{Group, Init, Module, Modules};
+pub use self::reload::{Contents, Reload, ReloadOptions};
 pub use self::service::{Service, ServiceHandle, ServiceState};
 pub use self::shutdown::{ShutdownReport, Signal, Signals, Step};
 pub use self::supervisor::Supervisor;

@@ -1,11 +1,14 @@
 //! From configuration to a running process and to its end. Nothing here is global: a process may hold many apps.
 
+mod memberlist;
+mod runtime_config;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringkit_config::{Config, Loaded};
+use ringkit_config::{Config, Loaded, RuntimeConfig};
 use ringkit_kv::Stores;
-use ringkit_runtime::{Clock, Meter, Module, Modules, Supervisor};
+use ringkit_runtime::{Clock, Meter, Module, Modules, Reload, Supervisor};
 use tracing::Instrument as _;
 
 use crate::admin::Admin;
@@ -103,20 +106,25 @@ impl AppBuilder {
         self
     }
 
-    /// Binds the listeners, builds the modules, and begins to start their services. Await [`Running::ready`] for the
-    /// rest. When it fails, nothing is left running.
+    /// Loads the runtime configuration, binds the listeners, builds the modules, and begins to start their services. Await
+    /// [`Running::ready`] for the rest. When it fails, nothing is left running.
     ///
     /// # Errors
     ///
-    /// A port that is taken, an unknown target, or a module that could not be built.
+    /// A runtime configuration that cannot be used, a port that is taken, an unknown target, or a module that could not be
+    /// built.
     pub async fn start(self) -> Result<Running, Error> {
         let instance = self.instance.clone().unwrap_or_else(|| self.config.ingester.lifecycler.id.clone());
         let span = tracing::info_span!("app", instance);
         let inner = span.clone();
-        async move { self.start_in(&inner) }.instrument(span).await
+        let started = async move {
+            let opened = runtime_config::open(&self.config).await?;
+            self.start_in(opened, &inner)
+        };
+        started.instrument(span).await
     }
 
-    fn start_in(self, span: &tracing::Span) -> Result<Running, Error> {
+    fn start_in(self, opened: runtime_config::Opened, span: &tracing::Span) -> Result<Running, Error> {
         for warning in &self.warnings {
             tracing::warn!(warning, "configuration");
         }
@@ -134,8 +142,10 @@ impl AppBuilder {
 
         let supervisor = Supervisor::new("background work");
         let stores = self.stores.unwrap_or_default();
+        let owner = memberlist::configure(&stores, &config, &meter, &self.clock);
+        let runtime_config::Opened { live, reload } = opened;
         let mut process = Process::new(
-            Arc::clone(&config),
+            (Arc::clone(&config), live),
             meter.clone(),
             self.clock,
             stores,
@@ -146,11 +156,12 @@ impl AppBuilder {
         let dead = Dead::default();
         let (shell, routes) = Shell::new(http, grpc, &config.server, dead.clone());
         let targets = self.targets.unwrap_or_else(|| config.target.clone());
-        let group = modules(&self.roles, shell)?.init(&targets, &mut process)?;
+        let group = modules(&self.roles, shell, owner, reload)?.init(&targets, &mut process)?;
 
         let drains = process.drains();
         process.http(drain::routes(drains.clone()));
         process.admin(drain::admin_routes(drains));
+        process.http(pages::memberlist::routes(&process));
         let Process {
             routers, grpc: services, links, checks, stores, stop_deadlines, provided, scrapes, ..
         } = process;
@@ -167,7 +178,12 @@ impl AppBuilder {
     }
 }
 
-fn modules(roles: &[Role], shell: Shell) -> Result<Modules<Process>, Error> {
+fn modules(
+    roles: &[Role],
+    shell: Shell,
+    owner: memberlist::Owner,
+    reload: Option<Reload<RuntimeConfig>>,
+) -> Result<Modules<Process>, Error> {
     let mut modules = Modules::new();
     modules.register(Module {
         name: SERVER,
@@ -175,11 +191,14 @@ fn modules(roles: &[Role], shell: Shell) -> Result<Modules<Process>, Error> {
         dependencies: vec![],
         init: Box::new(move |_| Ok(Some(Box::new(shell)))),
     })?;
+    modules.register(memberlist::module(owner))?;
+    modules.register(runtime_config::module(reload))?;
     let own = [rings::ROLE];
     let own = own.iter().filter(|own| roles.iter().all(|role| role.name != own.name));
     let mut visible = Vec::new();
     for role in own.chain(roles) {
-        let dependencies = role.dependencies.iter().copied().chain([SERVER]).collect();
+        let shared = [SERVER, memberlist::NAME, runtime_config::NAME];
+        let dependencies = role.dependencies.iter().copied().chain(shared).collect();
         let init = role.init;
         modules.register(Module {
             name: role.name,

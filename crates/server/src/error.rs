@@ -39,6 +39,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The runtime configuration cannot be read or used.
+    #[error("failed to load runtime config: {problem}")]
+    RuntimeConfig {
+        /// What is wrong with it, one problem per line.
+        problem: String,
+    },
     /// The buckets or labels of the metrics were refused.
     #[error("metrics recorder: {message}")]
     Recorder {

@@ -3,11 +3,14 @@
 
 mod config;
 mod index;
+pub(crate) mod memberlist;
 pub(crate) mod ring;
+pub(crate) mod runtime_config;
 mod services;
 mod time;
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use axum::Router;
@@ -57,7 +60,7 @@ pub(crate) fn routes(
                         remarks if remarks.is_empty() => text(StatusCode::OK, "ready"),
                         remarks => text(StatusCode::OK, format!("ready\n{remarks}")),
                     },
-                    Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons),
+                    Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons + &ready.remarks()),
                 }
             }),
         );
@@ -99,15 +102,36 @@ pub(crate) fn page(title: &str, body: &str) -> Response {
     const POLICY: HeaderValue = HeaderValue::from_static(
         "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     );
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], document(title, "", body)).into_response()
+}
+
+/// A whole page with a script, the only one that may run on it, and a style of its own behind the common one.
+pub(crate) fn page_with_script(title: &str, style: &str, body: &str, script: &str) -> Response {
+    let nonce = nonce();
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; connect-src 'self'; style-src 'unsafe-inline'; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    );
+    let body = format!("{body}<script nonce=\"{nonce}\">{script}</script>\n");
+    ([(header::CONTENT_SECURITY_POLICY, policy)], document(title, style, &body)).into_response()
+}
+
+fn document(title: &str, style: &str, body: &str) -> Html<String> {
     let title = Escaped(title);
-    let html = format!(
+    Html(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title} · ringkit</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n\
+         <title>{title} · ringkit</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<main>\n\
          <h1>{title}</h1>\n{body}</main>\n</body>\n</html>\n"
-    );
-    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response()
+    ))
+}
+
+/// What nobody can guess, once per answer: only the page's own script carries it, so no other one runs.
+fn nonce() -> String {
+    // The keys of each state come from the operating system's source of randomness.
+    let half = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", half(), half())
 }
 
 /// Text that stands for itself in HTML, between tags and in quoted attributes.
@@ -133,6 +157,20 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Text as a value in the query of an address.
+pub(crate) struct Encoded<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.bytes().try_for_each(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                write!(f, "{}", char::from(byte))
+            }
+            _ => write!(f, "%{byte:02X}"),
+        })
+    }
+}
+
 const STYLE: &str = include_str!("pages/style.css");
 
 #[cfg(test)]
@@ -145,5 +183,10 @@ mod tests {
         let safe = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;ü&quot;";
         assert_eq!(Escaped(hostile).to_string(), safe);
         assert_eq!(Escaped("").to_string(), "");
+    }
+
+    #[test]
+    fn addresses_are_encoded() {
+        assert_eq!(Encoded("collectors/ring ü&'").to_string(), "collectors%2Fring%20%C3%BC%26%27");
     }
 }

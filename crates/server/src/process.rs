@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringkit_config::Config;
+use ringkit_config::{Config, RuntimeConfig};
 use ringkit_kv::Client;
 use ringkit_ring::{Desc, Ring};
-use ringkit_runtime::{Cause, Clock, Meter, Service, Supervisor};
+use ringkit_runtime::{Cause, Clock, Live, Meter, Service, Supervisor};
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -41,6 +41,11 @@ pub struct Role {
 pub struct Process {
     /// The configuration.
     pub config: Arc<Config>,
+    /// What the runtime configuration says, for who acts on a change of it. Loaded before any role is built; without a file it
+    /// is what the configuration says, and stays so.
+    pub runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
+    /// The same for every request: the limits of tenants, read without a lock.
+    pub live_config: Live<RuntimeConfig>,
     /// Where metrics go.
     pub meter: Meter,
     /// Wall time.
@@ -99,7 +104,7 @@ impl fmt::Debug for Process {
 
 impl Process {
     pub(crate) fn new(
-        config: Arc<Config>,
+        (config, live_config): (Arc<Config>, Live<RuntimeConfig>),
         meter: Meter,
         clock: Clock,
         stores: ringkit_kv::Stores,
@@ -109,6 +114,8 @@ impl Process {
     ) -> Self {
         Self {
             config,
+            runtime_config: live_config.changes(),
+            live_config,
             meter,
             clock,
             stores,

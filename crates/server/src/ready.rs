@@ -58,8 +58,8 @@ impl Ready {
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
-    /// What an operator should know of a process that is ready, a line each: stores that do not answer. Such a process
-    /// stays in rotation, because it serves what it last knew.
+    /// What an operator should know of a process, ready or not, a line each: stores that do not answer, and what is amiss with
+    /// gossip. Such a process stays in rotation, because it serves what it last knew.
     pub(crate) fn remarks(&self) -> String {
         let mut remarks = String::new();
         for (backend, trouble) in self.0.stores.in_trouble() {
@@ -68,6 +68,9 @@ impl Ready {
                 remarks,
                 "The store `{backend}` has not answered for {secs} s, serving what was last known: {cause}"
             );
+        }
+        for remark in self.0.stores.remarks() {
+            let _ = writeln!(remarks, "{remark}");
         }
         remarks
     }

@@ -7,10 +7,7 @@
     reason = "a test that cannot go on says where"
 )]
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -20,11 +17,10 @@ use ringkit_tsdb::{XorChunk, log};
 
 #[path = "../../../fuzz/src/checks.rs"]
 mod checks;
+#[path = "corpus/replay.rs"]
+mod replay;
 
-/// Mutations of each seed, and at how many places it is cut, where a check costs little.
-const CHEAP: usize = 400;
-/// The same where a check asks thousands of questions.
-const DEAR: usize = 40;
+use replay::{DEAR, corpus, replay, replay_some};
 
 #[test]
 fn series_hold_for_the_corpus() {
@@ -54,77 +50,6 @@ fn rings_hold_for_the_corpus() {
 #[test]
 fn ring_lookups_hold_for_the_corpus() {
     replay_some("ring_lookup", checks::ring_lookup, DEAR);
-}
-
-fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
-}
-
-fn replay(target: &str, check: fn(&[u8])) {
-    replay_some(target, check, CHEAP);
-}
-
-fn replay_some(target: &str, check: fn(&[u8]), mutations: usize) {
-    let listed = fs::read_dir(corpus(target)).unwrap();
-    let seeds: BTreeMap<PathBuf, Vec<u8>> = listed
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect();
-    assert!(seeds.len() >= 3, "{target} has hardly any seeds");
-    let held = |what: String, bytes: &[u8]| {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(bytes))) {
-            eprintln!("{what}: put these bytes into the corpus: {bytes:02x?}");
-            std::panic::resume_unwind(panic);
-        }
-    };
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for (path, seed) in &seeds {
-        held(path.display().to_string(), seed);
-        for cut in (0..seed.len()).step_by((seed.len() / mutations).max(1)) {
-            held(format!("{} cut at {cut}", path.display()), &seed[..cut]);
-        }
-        for number in 0..mutations {
-            let other = seeds.values().nth(random.below(seeds.len())).unwrap();
-            held(format!("{} mutation {number}", path.display()), &random.mutate(seed, other));
-        }
-    }
-}
-
-/// xorshift64*: the same mutations on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
-    }
-
-    /// A few changes of the kinds a fuzzer makes.
-    fn mutate(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..=self.below(4) {
-            let at = self.below(bytes.len());
-            match self.below(6) {
-                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
-                1 if !bytes.is_empty() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
-                2 => bytes.truncate(at),
-                3 if !bytes.is_empty() => drop(bytes.remove(at)),
-                4 => bytes.insert(at, self.next().to_le_bytes()[0]),
-                _ => {
-                    let from = self.below(other.len());
-                    let piece = other[from..].iter().take(self.below(24)).copied().collect::<Vec<_>>();
-                    bytes.splice(at..at, piece);
-                }
-            }
-        }
-        bytes
-    }
 }
 
 /// Where the seeds came from. Run it after adding one: `cargo test -p ringkit-testkit --test corpus -- --ignored`.

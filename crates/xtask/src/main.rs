@@ -67,6 +67,8 @@ const TEST: &[Need] = &[
     Need { program: "chromium", package: "chromium", why: "tests look at pages with it" },
     Need { program: "chromedriver", package: "chromium-driver", why: "tests click with it" },
     Need { program: "promtool", package: "prometheus", why: "tests check files with it" },
+    Need { program: "ip", package: "iproute2", why: "tests make networks with it" },
+    Need { program: "nft", package: "nftables", why: "tests cut networks with it" },
 ];
 
 fn dev(args: &[String]) -> Result<(), String> {

@@ -22,12 +22,17 @@ pub(crate) enum Tree {
 }
 
 impl Tree {
-    /// The value at a dotted path.
-    pub(crate) fn at(&self, path: &str) -> Option<&Tree> {
-        path.split('.').try_fold(self, |tree, key| match tree {
+    /// The value at one key of a map, dots in it or not.
+    pub(crate) fn get(&self, key: &str) -> Option<&Tree> {
+        match self {
             Tree::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, value)| value),
             _ => None,
-        })
+        }
+    }
+
+    /// The value at a dotted path.
+    pub(crate) fn at(&self, path: &str) -> Option<&Tree> {
+        path.split('.').try_fold(self, Tree::get)
     }
 
     pub(crate) fn into_figment(self) -> Value {

@@ -133,6 +133,33 @@ impl<T: Leaf + Clone> Codec<Option<T>> for Optional {
     }
 }
 
+/// A value that may be left open: `null`.
+pub(crate) struct Nullable;
+
+impl<T: Leaf + Clone> Codec<Option<T>> for Nullable {
+    fn shape(_flag_prefix: &str) -> Shape {
+        Shape::Leaf(LeafShape {
+            kind: Kind { nullable: true, ..T::kind() },
+            check: |raw, notes| match raw {
+                Raw::Null => Ok(Tree::Null),
+                raw => T::parse(raw, notes).map(|value| value.carry()),
+            },
+            schema: || json!({"anyOf": [{"type": "null"}, T::schema()]}),
+        })
+    }
+    fn render(value: &Option<T>) -> Tree {
+        value.as_ref().map_or(Tree::Null, Leaf::render)
+    }
+    fn read<'de, D: serde::Deserializer<'de>>(slot: &mut Option<T>, deserializer: D) -> Result<(), D::Error> {
+        let raw = <Raw as serde::Deserialize>::deserialize(deserializer)?;
+        *slot = match &raw {
+            Raw::Null => None,
+            raw => Some(T::parse(raw, &mut Vec::new()).map_err(serde::de::Error::custom)?),
+        };
+        Ok(())
+    }
+}
+
 fn is_empty(raw: &Raw) -> bool {
     match raw {
         Raw::Null => true,

@@ -47,6 +47,8 @@ fn write_map(
             out.push('\n');
         }
         let hash = if notes.disabled(&path) { "# " } else { "" };
+        // Keys of the schema stand as they are; names of tenants may be anything.
+        let key = string(key);
         out.push_str(&format!("{indent}{hash}{key}:"));
         match value {
             Tree::Map(entries) if !entries.is_empty() => {
@@ -80,7 +82,7 @@ pub(crate) fn inline(value: &Tree) -> String {
         Tree::Str(text) => string(text),
         Tree::Seq(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Tree::Map(entries) => {
-            let entries = entries.iter().map(|(key, value)| format!("{key}: {}", inline(value)));
+            let entries = entries.iter().map(|(key, value)| format!("{}: {}", string(key), inline(value)));
             format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
         }
     }
@@ -129,7 +131,7 @@ fn diff(tree: &Tree, base: &Tree) -> Option<Tree> {
         (Tree::Map(entries), Tree::Map(_)) => {
             let mut changed: Vec<_> = entries
                 .iter()
-                .filter_map(|(key, value)| match base.at(key) {
+                .filter_map(|(key, value)| match base.get(key) {
                     Some(base) => diff(value, base).map(|value| (key.clone(), value)),
                     None => Some((key.clone(), value.clone())),
                 })

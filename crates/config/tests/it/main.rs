@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's broken assumption ends the test")]
 
+mod compare;
 mod files;
 mod fragments;
 mod layers;
 mod problems;
 mod reference;
 mod roundtrip;
+mod runtime;
 mod stores;
 
 use ringkit_config::{LoadError, Loaded, load, parse_yaml};

@@ -10,12 +10,12 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use prost::Message as _;
-use ringkit_config::Config;
+use ringkit_config::{Config, RuntimeConfig, RuntimeFile};
 use ringkit_grpc::{Pool, PoolOptions};
 use ringkit_proto::cortexpb::{LabelPair, Sample, TimeSeries, WriteRequest};
 use ringkit_proto::remote;
 use ringkit_ring::{Desc, InstanceDesc, Ring, RingOptions, Tokens};
-use ringkit_runtime::{Clock, CollectGuard, Meter, Supervisor};
+use ringkit_runtime::{Clock, CollectGuard, Meter, Publisher, Supervisor};
 use tower::ServiceExt as _;
 
 use super::fake::Fake;
@@ -29,6 +29,7 @@ pub(crate) const NOW: i64 = 1_700_000_000_000;
 pub(crate) struct Cluster {
     pub(crate) fakes: Vec<Fake>,
     pub(crate) distributor: Arc<Distributor>,
+    live_config: Publisher<RuntimeConfig>,
     router: Router,
     meter: Meter,
     rendered: PrometheusHandle,
@@ -93,8 +94,9 @@ impl Cluster {
         let pool = Pool::new(PoolOptions::default(), metrics::Gauge::noop());
         let ingesters = Ingesters::new(pool, &config);
         let background = Supervisor::new("background");
+        let live_config = Publisher::new(RuntimeConfig::new(&config));
         let distributor = Arc::new(Distributor::new(
-            Arc::new(config),
+            (Arc::new(config), live_config.live()),
             clock,
             ring,
             ingesters,
@@ -104,7 +106,14 @@ impl Cluster {
         ));
         let published = distributor.publish(&meter);
         let router = routes(Arc::clone(&distributor)).unwrap();
-        Self { fakes, distributor, router, meter, rendered, _published: published }
+        Self { fakes, distributor, live_config, router, meter, rendered, _published: published }
+    }
+
+    /// What the runtime configuration says from now on.
+    pub(crate) fn reload(&self, yaml: &str) {
+        let file = RuntimeFile { name: "runtime.yaml", bytes: yaml.as_bytes() };
+        let (config, _warnings) = self.live_config.live().get().read(&[file]).unwrap();
+        self.live_config.publish(config);
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

@@ -22,10 +22,23 @@ fn config() -> Config {
 }
 
 async fn start(stores: &Stores) -> Running {
+    start_with(config(), stores).await
+}
+
+async fn start_with(config: Config, stores: &Stores) -> Running {
     let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
     let app =
-        App::builder(config()).roles(&[crate::ROLE]).stores(stores.clone()).listeners(listener(), listener());
+        App::builder(config).roles(&[crate::ROLE]).stores(stores.clone()).listeners(listener(), listener());
     app.start().await.unwrap()
+}
+
+/// The body of a write of `num` samples of now.
+fn write_of(num: usize) -> Vec<u8> {
+    let mut series = many(num);
+    for one in &mut series {
+        one.samples[0].timestamp_ms = Clock::system().now_ms();
+    }
+    compressed(&write_request(&series))
 }
 
 async fn register(stores: &Stores, fakes: &[Fake]) {
@@ -69,12 +82,7 @@ async fn a_process_is_ready_once_it_knows_ingesters_and_leaves_its_ring_at_the_e
     tokio::time::timeout(Duration::from_secs(10), running.ready()).await.expect("ready in time").unwrap();
     assert!(exchange(&running, "GET /ready", b"").await.starts_with("HTTP/1.1 200"));
 
-    let mut series = many(10);
-    for one in &mut series {
-        one.samples[0].timestamp_ms = Clock::system().now_ms();
-    }
-    let body = compressed(&write_request(&series));
-    let answer = exchange(&running, "POST /api/v1/push", &body).await;
+    let answer = exchange(&running, "POST /api/v1/push", &write_of(10)).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     eventually("all replicas", || fakes.iter().all(|fake| fake.num_samples("tenant") == 10)).await;
 
@@ -95,4 +103,48 @@ async fn a_process_is_ready_once_it_knows_ingesters_and_leaves_its_ring_at_the_e
     let client = stores.client::<Desc>(&kv, "test", &Meter::disabled(), &Clock::system()).unwrap();
     let left = client.get("distributor").await.unwrap();
     assert!(left.is_none_or(|view| !view.value.contains("distributor-1")), "the entry is removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_limit_changes_with_the_file_and_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("runtime.yaml");
+    std::fs::write(&file, "overrides: {tenant: {ingestion_burst_size: 5}}").unwrap();
+    let mut config = config();
+    config.runtime_config.file = file.to_str().unwrap().to_owned();
+    config.runtime_config.period = Duration::from_millis(20);
+    let stores = Stores::new();
+    let running = start_with(config, &stores).await;
+    let fakes: Vec<_> = (0..3).map(|_| Fake::start()).collect();
+    register(&stores, &fakes).await;
+    tokio::time::timeout(Duration::from_secs(10), running.ready()).await.expect("ready in time").unwrap();
+
+    let push = async || exchange(&running, "POST /api/v1/push", &write_of(10)).await;
+    let becomes = async |status: &str| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let head = format!("HTTP/1.1 {status}");
+        loop {
+            let answer = push().await;
+            if answer.starts_with(&head) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "still waiting for {status}: {answer}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(push().await.starts_with("HTTP/1.1 429"), "the file was read before the first request");
+    std::fs::write(&file, "overrides: {tenant: {ingestion_burst_size: 5000}}").unwrap();
+    becomes("200").await;
+    std::fs::write(&file, "overrides: {tenant: {ingestion_burst_size: 5}}").unwrap();
+    becomes("429").await;
+    // What cannot be read changes nothing.
+    std::fs::write(&file, "overrides: {tenant: {ingestion_burst_size: many}}").unwrap();
+    eventually("the failure", || {
+        running.metrics().contains("cortex_runtime_config_last_reload_successful 0\n")
+    })
+    .await;
+    assert!(push().await.starts_with("HTTP/1.1 429"));
+    std::fs::write(&file, "").unwrap();
+    becomes("200").await;
+    assert!(running.stop().await.late.is_empty());
 }

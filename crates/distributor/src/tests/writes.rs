@@ -158,6 +158,28 @@ async fn too_fast_is_429_with_a_time_to_wait_and_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_that_were_changed_hold_from_the_next_request_on() {
+    let cluster = Cluster::configured(3, |config| {
+        config.limits.ingestion_rate = 1.0;
+        config.limits.ingestion_burst_size = 5;
+    });
+    assert_eq!(cluster.push(&many(5)).await.status, 200);
+    assert_eq!(cluster.push(&many(5)).await.status, 429);
+    cluster.reload("overrides: {tenant: {ingestion_rate: 1000, ingestion_burst_size: 5000}}");
+    assert_eq!(cluster.push(&many(5)).await.status, 200);
+    cluster.reload("overrides: {tenant: {ingestion_burst_size: 4}}");
+    let answer = cluster.push(&many(5)).await;
+    assert_eq!(answer.status, 429);
+    assert!(answer.text().starts_with("ingestion rate limit (1) exceeded"), "{}", answer.text());
+    // Somebody else's limits are somebody else's, and rules of validation change too.
+    cluster.reload("overrides: {tenant: {max_label_value_length: 1}, other: {ingestion_burst_size: 1}}");
+    let answer = cluster.push(&[series("m", "long", &[(NOW, 1.0)])]).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    cluster.reload("");
+    assert_eq!(cluster.push(&[series("m", "long", &[(NOW, 1.0)])]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_global_rate_is_shared_by_the_distributors() {
     let cluster = Cluster::configured(3, |config| {
         config.limits.ingestion_rate = 1.0;

@@ -7,13 +7,14 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::streams::Why;
-use super::{ANSWER_WITHIN, Node, SECTION_BYTES, refuse};
+use super::{ANSWER_KEY, ANSWER_WITHIN, ConfigError, MIN_PACKET_BYTES, Node, SECTION_BYTES, refuse};
 use crate::api::Output;
 use crate::queue::Item;
 use crate::register::{Body, MAX_BODY_BYTES};
+use crate::seal::TAG_BYTES;
 use crate::store::{HEARTBEAT_FACET, Slot, Store, id_hash};
 use crate::swim::{SwimError, SwimOut};
-use crate::sync::age_ms;
+use crate::sync::{age_ms, carries_age};
 use crate::time::Now;
 use crate::wire::{
     Advert, Adverts, Datagram, DatagramWriter, Digest, Fault, HEADER_BYTES, Header, MAX_DATAGRAM_BYTES,
@@ -57,7 +58,11 @@ impl Packing {
     fn put(self, writer: &mut DatagramWriter, item: &Item, store: &Store, now: Now) -> bool {
         let Item { key, entry, register, .. } = item;
         if self.plan(item).0 {
-            let age = store.get(key, entry).and_then(|slot| age_ms(now, key, entry, slot));
+            // Without an age it would pass for one that was just written.
+            let age = store.get(key, entry).map_or_else(
+                || carries_age(key, entry).then_some(u64::MAX),
+                |slot| age_ms(now, key, entry, slot),
+            );
             return writer.try_push_record(&Record::new(key, entry, register, age));
         }
         writer.try_push_advert(&Advert {
@@ -84,7 +89,11 @@ impl Node {
                 return;
             }
         };
-        if datagram.header.label != self.label {
+        self.take_datagram(now, from, datagram, out);
+    }
+
+    fn take_datagram(&mut self, now: Now, from: SocketAddr, datagram: Datagram<'_>, out: &mut Vec<Output>) {
+        if !self.takes_label_hash(datagram.header.label) {
             refuse("label", out);
             return;
         }
@@ -125,7 +134,7 @@ impl Node {
                     self.take_record(now, &record?, true, out);
                 }
             }
-            Section::Adverts(adverts) => self.on_adverts(now, from, adverts, out)?,
+            Section::Adverts(adverts) => self.on_adverts(from, adverts, out)?,
             Section::Digest(digest) => self.on_digest(now, from, digest, out)?,
             Section::Stale(stale) => self.on_stale(now, from, stale, out)?,
             // Beacons come as registers.
@@ -136,7 +145,6 @@ impl Node {
 
     fn on_adverts(
         &mut self,
-        now: Now,
         from: SocketAddr,
         adverts: Adverts<'_>,
         out: &mut Vec<Output>,
@@ -154,8 +162,8 @@ impl Node {
                 refuse("advert", out);
                 continue;
             }
-            let gone = self.settled && self.store.is_gone(now, advert.key, &entry, advert.version);
-            if gone || self.is_wanted(advert.key, &entry) {
+            let was_removed = self.store.was_removed(advert.key, &entry, advert.version);
+            if was_removed || self.is_wanted(advert.key, &entry) {
                 continue;
             }
             if self.num_wanted() >= MAX_WANTED {
@@ -180,24 +188,30 @@ impl Node {
         out: &mut Vec<Output>,
     ) -> Result<(), WireError> {
         self.was_answered(from);
-        let member_hash = self.swim.digest();
+        let known = self.peers.by_addr(from).is_some();
         let (mut asks, mut equal) = (false, true);
         for root in digest.roots {
             let (key, root) = root?;
+            if key == ANSWER_KEY {
+                // If it differs, the other one is about to compare all there is.
+                if known && root == self.store.root() {
+                    self.was_kept();
+                }
+                return Ok(());
+            }
             asks = true;
             let ours = if key.is_empty() { self.store.root() } else { self.store.key_digest(key) };
             equal &= ours == root;
         }
-        // Without roots it is the answer to ours.
         if !asks {
             return Ok(());
         }
+        let member_hash = self.swim.digest();
         let mut writer = self.writer();
-        writer.try_push_digest(member_hash, &[]);
+        writer.try_push_digest(member_hash, &[(SmolStr::new(ANSWER_KEY), self.store.root())]);
         out.push(Output::Datagram { to: from, bytes: writer.finish() });
-        let known = self.peers.by_addr(from).is_some();
         if equal && known {
-            self.compared_at = now.mono;
+            self.was_kept();
         }
         if equal && digest.member_hash == member_hash {
             return Ok(());
@@ -270,7 +284,8 @@ impl Node {
             }
         }
         send(writer, to, out);
-        self.asked = Some((to, now.mono.saturating_add(ANSWER_WITHIN)));
+        // Whoever was asked before still has its time: if no datagram gets through, a stream may.
+        self.asked.get_or_insert((to, now.mono.saturating_add(ANSWER_WITHIN)));
     }
 
     /// Sends what the membership engine has to say, and in the rest of the room what else there is to tell.
@@ -284,6 +299,7 @@ impl Node {
 
     /// Tells some members what is new.
     pub(super) fn run_gossip(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.queue.set_zone_aware(self.peers.is_zone_aware());
         if self.queue.take_eager(now) {
             self.send_eager(now, out);
         }
@@ -294,6 +310,8 @@ impl Node {
         if self.queue.is_empty() {
             return;
         }
+        // There may have been too many rounds of late.
+        self.send_far(now, out);
         for to in self.peers.tick_targets(&mut self.random, self.config.gossip_nodes, &[]) {
             let mut writer = self.writer();
             if self.fill(now, &mut writer) == 0 {
@@ -304,24 +322,26 @@ impl Node {
     }
 
     fn send_eager(&mut self, now: Now, out: &mut Vec<Output>) {
-        let far = self.peers.first_targets_of_other_zones(&mut self.random, FIRST_PER_ZONE);
+        self.send_far(now, out);
         let near = self.peers.gossip_targets(&mut self.random, self.config.gossip_nodes, &[]);
-        let mut times = 0;
-        if !far.is_empty() {
-            // One transmission for all zones together, or none would be left for the own one.
-            times += 1;
-            let mut writer = self.writer();
-            self.fill_eager(now, &mut writer, times, true);
-            if !writer.is_empty() {
-                let bytes = writer.finish();
-                out.extend(far.iter().map(|to| Output::Datagram { to: to.addr, bytes: bytes.clone() }));
-            }
-        }
-        times += u32::try_from(near.len()).unwrap_or(u32::MAX - 1);
+        let times = u32::try_from(near.len()).unwrap_or(u32::MAX);
         for to in near {
             let mut writer = self.writer();
-            self.fill_eager(now, &mut writer, times, false);
+            self.fill_eager(now, &mut writer, times);
             send(writer, to.addr, out);
+        }
+    }
+
+    /// Tells some members of each other zone what was written here and nobody there was told.
+    fn send_far(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !self.queue.has_far_news() {
+            return;
+        }
+        let far = self.peers.first_targets_of_other_zones(&mut self.random, FIRST_PER_ZONE);
+        let mut writer = self.writer();
+        if !far.is_empty() && self.fill_far(now, &mut writer) > 0 {
+            let bytes = writer.finish();
+            out.extend(far.iter().map(|to| Output::Datagram { to: to.addr, bytes: bytes.clone() }));
         }
     }
 
@@ -337,12 +357,20 @@ impl Node {
         )
     }
 
-    fn fill_eager(&mut self, now: Now, writer: &mut DatagramWriter, times: u32, own_only: bool) {
+    fn fill_eager(&mut self, now: Now, writer: &mut DatagramWriter, times: u32) {
         let packing = self.packing();
         let Self { queue, store, .. } = self;
         let store = &*store;
-        let size_of = |item: &Item| if own_only && !item.own { usize::MAX } else { packing.plan(item).1 };
+        let size_of = |item: &Item| packing.plan(item).1;
         queue.fill_eager(now, times, writer.room(), size_of, |item| packing.put(writer, item, store, now));
+    }
+
+    fn fill_far(&mut self, now: Now, writer: &mut DatagramWriter) -> usize {
+        let packing = self.packing();
+        let Self { queue, store, .. } = self;
+        let store = &*store;
+        let size_of = |item: &Item| packing.plan(item).1;
+        queue.fill_far(now, writer.room(), size_of, |item| packing.put(writer, item, store, now))
     }
 
     fn packing(&self) -> Packing {
@@ -352,6 +380,51 @@ impl Node {
 
     fn writer(&self) -> DatagramWriter {
         DatagramWriter::new(self.config.packet_size, Header::new(self.label, self.session))
+    }
+}
+
+/// For those who seal what is sent, and open what comes.
+impl Node {
+    /// As [`handle`](Self::handle) of a datagram that was sealed, and has been opened.
+    pub(crate) fn handle_opened(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        datagram: Datagram<'_>,
+        out: &mut Vec<Output>,
+    ) {
+        if self.is_over() {
+            return;
+        }
+        self.take_datagram(now, from, datagram, out);
+        self.run_due(now, out);
+        self.tell_changes(out);
+    }
+
+    /// How long datagrams may be before they are sealed, so that none is longer than `packet_size` afterwards. Without a key a
+    /// small size is not refused: if one is added later, the longest datagrams become too long by a few bytes.
+    pub(crate) fn size_to_seal(
+        packet_size: usize,
+        has_key: bool,
+        require_sealed: bool,
+    ) -> Result<usize, ConfigError> {
+        if require_sealed && !has_key {
+            return Err(ConfigError(
+                "there is no key to seal with, but what is not sealed is refused".to_owned(),
+            ));
+        }
+        // What is too little or too much anyway is refused elsewhere.
+        if !(MIN_PACKET_BYTES..=MAX_DATAGRAM_BYTES).contains(&packet_size) {
+            return Ok(packet_size);
+        }
+        let size = packet_size - TAG_BYTES;
+        if has_key && size < MIN_PACKET_BYTES {
+            let min = MIN_PACKET_BYTES + TAG_BYTES;
+            return Err(ConfigError(format!(
+                "a datagram that is sealed has at least {min} bytes, and {packet_size} is less"
+            )));
+        }
+        Ok(size.max(MIN_PACKET_BYTES))
     }
 }
 
@@ -380,8 +453,12 @@ fn word_for_swim(error: &SwimError) -> &'static str {
         SwimError::TooLong { .. } => "swim_too_long",
         SwimError::Malformed(_) => "swim_malformed",
         SwimError::OwnName => "own_name",
+        SwimError::FarAhead => "life_far_ahead",
         SwimError::TooFast => "new_members_too_fast",
         SwimError::TooManyMembers => "too_many_members",
         SwimError::Engine(_) => "swim_engine",
     }
 }
+
+#[cfg(test)]
+mod tests;

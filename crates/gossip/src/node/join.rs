@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::seq::index::sample;
 
 use super::streams::Why;
-use super::{Node, SEED_CHECK};
+use super::{Node, SEED_CHECK, refuse};
 use crate::api::{Event, Output, Phase};
 use crate::id::NodeId;
 use crate::swim::SwimOut;
@@ -31,14 +31,20 @@ pub(super) struct Join {
     own: BTreeSet<SocketAddr>,
     next_at: Duration,
     backoff: Duration,
+    /// How many rounds of asking seeds came to nothing.
+    attempts: u32,
     /// The member that the first session was with.
     first: Option<u64>,
     /// How many second sessions moved something.
     seconds: u32,
     /// Members that no second session could be held with.
     failed: Vec<u64>,
+    /// Why the last session left this member without what the others have.
+    trouble: Option<&'static str>,
     /// Seeds that are no members, and since when.
     lost: BTreeMap<SocketAddr, Duration>,
+    /// Who answered last at a seed that is not where it says to be: behind a name of its own, or behind a service.
+    behind: BTreeMap<SocketAddr, u64>,
 }
 
 impl Join {
@@ -48,10 +54,13 @@ impl Join {
             own: BTreeSet::new(),
             next_at: Duration::ZERO,
             backoff,
+            attempts: 0,
             first: None,
             seconds: 0,
             failed: Vec::new(),
+            trouble: None,
             lost: BTreeMap::new(),
+            behind: BTreeMap::new(),
         }
     }
 
@@ -59,13 +68,41 @@ impl Join {
     pub(super) fn begin(&mut self, now: Duration, backoff: Duration) {
         self.next_at = now;
         self.backoff = backoff;
+        self.attempts = 0;
         self.first = None;
         self.seconds = 0;
         self.failed.clear();
+        self.trouble = None;
+    }
+
+    /// Somebody answered at the address of a seed, or of somebody else.
+    pub(super) fn answered(&mut self, at: SocketAddr, by: NodeId) {
+        if at != by.addr && self.seeds.contains(&at) {
+            self.behind.insert(at, by.name);
+        }
+    }
+
+    /// See [`Status::join_trouble`](crate::api::Status::join_trouble).
+    pub(super) fn trouble(&self) -> Option<&'static str> {
+        self.trouble
     }
 
     pub(super) fn num_lost(&self) -> usize {
         self.lost.len()
+    }
+
+    /// See [`Status::join_attempts`](crate::api::Status::join_attempts).
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The seeds, and since when each of them is no member.
+    pub(super) fn seeds(&self) -> impl Iterator<Item = (SocketAddr, Option<Duration>)> {
+        self.seeds.iter().map(|seed| (*seed, self.lost.get(seed).copied()))
+    }
+
+    fn came_to_nothing(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
     }
 }
 
@@ -80,8 +117,9 @@ impl Node {
             return;
         }
         self.join.seeds = others.into_iter().collect();
-        let Join { seeds, lost, .. } = &mut self.join;
+        let Join { seeds, lost, behind, .. } = &mut self.join;
         lost.retain(|seed, _| seeds.contains(seed));
+        behind.retain(|seed, _| seeds.contains(seed));
         if is_first {
             self.set_phase(Phase::Joining, out);
             self.join.begin(now.mono, self.config.join_backoff.0);
@@ -99,7 +137,6 @@ impl Node {
     /// What is stored is as good as anybody's.
     fn settle(&mut self, now: Now, out: &mut Vec<Output>) {
         self.settled = true;
-        self.compared_at = now.mono;
         self.join.begin(now.mono, self.config.join_backoff.0);
         self.sync_at = now.mono.saturating_add(self.jittered(self.config.sync_interval, 0.0, 1.0));
         let beacon_in = self.jittered(self.config.beacon_interval, 0.0, 0.5);
@@ -169,6 +206,9 @@ impl Node {
         for addr in addrs {
             self.compare_with(now, addr, Why::Seed, out);
         }
+        if self.num_seeds_asked() == 0 {
+            self.join.came_to_nothing();
+        }
     }
 
     fn some_of(&mut self, addrs: &[SocketAddr], most: usize) -> Vec<SocketAddr> {
@@ -192,20 +232,35 @@ impl Node {
                 self.join.next_at = now.mono.saturating_add(timeout);
                 self.compare_with(now, target.addr, Why::Second(target.name), out);
             }
+            // Nobody is left to ask, but what was asked for is not here.
+            None if self.join.trouble.is_some() => {
+                self.join.first = None;
+                self.join.failed.clear();
+                self.join.came_to_nothing();
+                self.back_off(now);
+            }
             None => self.settle(now, out),
         }
     }
 
-    /// All there is was compared with a member, and so many registers were taken from it.
+    /// All there is was compared with a member, and so many registers were taken from it. With `trouble`, many were not.
     pub(super) fn on_compared(
         &mut self,
         now: Now,
         why: Why,
         with: NodeId,
         moved: u64,
+        trouble: Option<&'static str>,
         out: &mut Vec<Output>,
     ) {
         if self.settled || why == Why::Repair || self.phase == Phase::Leaving {
+            return;
+        }
+        self.join.trouble = trouble;
+        if let Some(trouble) = trouble {
+            refuse(trouble, out);
+            self.end_round(why);
+            self.ask_another(now, why, out);
             return;
         }
         match self.join.first {
@@ -232,14 +287,29 @@ impl Node {
         own: bool,
         out: &mut Vec<Output>,
     ) {
+        self.end_round(why);
         if own {
             if self.join.own.len() < MAX_SEEDS {
                 self.join.own.insert(addr);
             }
             self.join.seeds.retain(|seed| *seed != addr);
             self.join.lost.remove(&addr);
+            self.join.behind.remove(&addr);
             self.found_if_alone(now, out);
         }
+        self.ask_another(now, why, out);
+    }
+
+    /// Asking a seed came to nothing.
+    fn end_round(&mut self, why: Why) {
+        // It may be the last of a round.
+        if why == Why::Seed && self.join.first.is_none() && self.num_seeds_asked() == 0 {
+            self.join.came_to_nothing();
+        }
+    }
+
+    /// A session that this member began left it without what the other one has.
+    fn ask_another(&mut self, now: Now, why: Why, out: &mut Vec<Output>) {
         if self.settled || self.join.first.is_none() || self.phase == Phase::Leaving {
             return;
         }
@@ -254,7 +324,8 @@ impl Node {
     fn check_seeds(&mut self, now: Now, out: &mut Vec<Output>) {
         let Self { join, peers, .. } = self;
         for seed in &join.seeds {
-            if peers.by_addr(*seed).is_some() {
+            let behind = join.behind.get(seed).is_some_and(|name| peers.is_live(*name));
+            if behind || peers.by_addr(*seed).is_some() {
                 join.lost.remove(seed);
             } else {
                 join.lost.entry(*seed).or_insert(now.mono);
@@ -285,7 +356,8 @@ impl Node {
             let mut did = SwimOut::default();
             self.swim.announce_at(now, addr, &mut did);
             self.follow_swim(now, did, out);
-            self.send_digest(now, addr, out);
+            // Whoever answers says who it is.
+            self.compare_with(now, addr, Why::Repair, out);
         }
     }
 

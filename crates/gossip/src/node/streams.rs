@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 use super::{Node, RESYNC_AFTER, refuse};
 use crate::api::{Output, StreamEvent, StreamId};
 use crate::id::{NodeId, name_hash};
-use crate::register::{EntryId, Version};
+use crate::register::EntryId;
 use crate::store::Store;
 use crate::swim::{MemberState, ProbeId, State, SwimOut};
 use crate::sync::{Host, Session, Taken};
@@ -108,29 +108,12 @@ impl Host for Hosted<'_> {
         self.node.take_record(self.now, record, relayed, self.out)
     }
 
-    fn gone(&mut self, key: &str, entry: &EntryId, version: Version) {
-        if self.node.store.gone(self.now, key, entry, version) {
-            self.node.queue.remove(key, entry);
-        }
-    }
-
     fn member_hash(&self) -> u64 {
         self.node.swim.digest()
     }
 
     fn members(&self) -> Vec<MemberEntry> {
-        let members = self.node.swim.export();
-        members
-            .map(|MemberState { id: node, incarnation, state }| MemberEntry {
-                node,
-                incarnation,
-                state: match state {
-                    State::Alive => 0,
-                    State::Suspect => 1,
-                    State::Down => 2,
-                },
-            })
-            .collect()
+        self.node.swim.export().map(entry_of).collect()
     }
 
     fn take_members(&mut self, members: Vec<MemberEntry>) {
@@ -252,7 +235,6 @@ impl Node {
         if is_full || self.is_comparing_with(to) {
             return;
         }
-        self.ensure_fresh(now);
         self.open(now, to, Purpose::Compare(why), out);
     }
 
@@ -362,7 +344,14 @@ impl Node {
                 stream.session = Some(session);
                 frames.extend(requests);
             }
-            Purpose::Ping { nonce, .. } => frames.push(Frame::Ping { nonce: *nonce }),
+            Purpose::Ping { target, nonce, .. } => {
+                // Told before the question, a suspicion is over with the answer.
+                if let Some(incarnation) = self.swim.suspicion(target) {
+                    let suspect = MemberState { id: *target, incarnation, state: State::Suspect };
+                    frames.push(Frame::Members(vec![entry_of(suspect)]));
+                }
+                frames.push(Frame::Ping { nonce: *nonce });
+            }
         }
         self.say(id, stream, &frames, out)?;
         Ok(false)
@@ -387,7 +376,11 @@ impl Node {
         out: &mut Vec<Output>,
     ) -> Result<(), &'static str> {
         for frame in frames {
-            let bytes = frame.encode().map_err(|_| "unsendable")?;
+            let bytes = if self.config.compress {
+                frame.encode_packed().map_err(|_| "unsendable")?
+            } else {
+                frame.encode().map_err(|_| "unsendable")?
+            };
             self.count(stream, bytes.len())?;
             out.push(Output::Write { id, bytes });
         }
@@ -442,23 +435,38 @@ impl Node {
             return Ok(false);
         }
         match (&stream.purpose, &frame) {
-            (Purpose::Answer, Frame::Ping { nonce }) => {
+            (purpose, Frame::Ping { nonce }) if !matches!(purpose, Purpose::Ping { .. }) => {
+                // In a session it asks whether what was said has come, and otherwise whether this member lives, and nothing else.
+                let is_all = stream.is_inbound() && !stream.in_session();
                 let own = self.swim.export().next().filter(|own| own.id == self.id());
                 let incarnation = own.map_or(0, |own| own.incarnation);
                 let pong = Frame::Pong { nonce: *nonce, node: self.id(), incarnation };
                 self.say(id, stream, &[pong], out)?;
-                return Ok(true);
+                return Ok(is_all);
             }
-            (Purpose::Ping { target, nonce, .. }, Frame::Pong { nonce: answered, node, .. }) => {
+            // Whoever is about to ask suspects us: hearing of it before the answer, we refute that with it.
+            (Purpose::Answer, Frame::Members(about))
+                if !stream.in_session() && matches!(about[..], [one] if one.node == self.id()) =>
+            {
+                let about = about.clone();
+                Hosted { node: &mut *self, now, out: &mut *out }.take_members(about);
+                return Ok(false);
+            }
+            (Purpose::Ping { probe, target, nonce }, Frame::Pong { nonce: answered, node, incarnation }) => {
                 // Another life is not the one that was asked for.
-                return if (nonce, target) == (answered, node) { Ok(true) } else { Err("wrong_pong") };
+                if (nonce, target) != (answered, node) {
+                    return Err("wrong_pong");
+                }
+                let mut did = SwimOut::default();
+                self.swim.stream_probe_answered(now, *probe, *incarnation, &mut did);
+                self.follow_swim(now, did, out);
+                return Ok(true);
             }
             _ => (),
         }
         let begins = stream.is_inbound() && !stream.in_session();
         if begins {
             self.check_session(stream)?;
-            self.ensure_fresh(now);
         }
         let Some(session) = &mut stream.session else { return Err("out_of_turn") };
         let mut frames = Vec::new();
@@ -484,7 +492,7 @@ impl Node {
         if !is_compatible(version) {
             return Err("version");
         }
-        if label != self.config.label {
+        if !self.takes_label(&label) {
             return Err("label");
         }
         if name_hash(&name) != node.name {
@@ -503,6 +511,9 @@ impl Node {
         }
         if node.name == self.own_name {
             return Err("own_name");
+        }
+        if !stream.is_inbound() {
+            self.join.answered(stream.peer, node);
         }
         stream.node = Some(node);
         Ok(())
@@ -525,6 +536,15 @@ impl Node {
         Ok(())
     }
 
+    /// Why what this member has is not what the other one has, although they have compared.
+    fn trouble_of(&self, session: &Session) -> Option<&'static str> {
+        if session.num_full() > 0 {
+            return Some("store_full");
+        }
+        // Most others cannot all be wrong.
+        (session.num_ahead() * 2 > self.peers.len()).then_some("clock_behind")
+    }
+
     /// A stream is no more.
     fn ended(&mut self, now: Now, stream: Stream, result: Result<(), &'static str>, out: &mut Vec<Output>) {
         if let Err(reason) = result
@@ -535,27 +555,36 @@ impl Node {
         }
         let Stream { peer, purpose, node, session, .. } = stream;
         let compared = session.filter(|session| result.is_ok() && session.compares());
-        let moved_here = compared.as_ref().map(Session::moved_here);
         if let (Some(session), Some(node)) = (&compared, node) {
-            self.compared_at = now.mono;
             self.was_answered(node.addr);
+            // What was written here meanwhile may be missing there, but then it still waits to be told.
+            if !self.queue.has_own_news() {
+                self.was_kept();
+            }
             if session.moved() > 0 && self.resync.is_none() {
                 self.resync = Some((now.mono.saturating_add(RESYNC_AFTER), node.name));
             }
         }
         match purpose {
-            Purpose::Compare(why) => match (moved_here, node) {
-                (Some(moved_here), Some(node)) => self.on_compared(now, why, node, moved_here, out),
+            Purpose::Compare(why) => match (compared, node) {
+                (Some(session), Some(node)) => {
+                    let trouble = self.trouble_of(&session);
+                    self.on_compared(now, why, node, session.moved_here(), trouble, out);
+                }
                 _ => self.on_not_compared(now, why, peer, result == Err(OWN_ADDRESS), out),
             },
-            Purpose::Ping { probe, .. } => {
-                let mut did = SwimOut::default();
-                self.swim.stream_probe_result(now, probe, result.is_ok(), &mut did);
-                self.follow_swim(now, did, out);
-            }
-            Purpose::Answer | Purpose::Fetch(_) => (),
+            Purpose::Answer | Purpose::Fetch(_) | Purpose::Ping { .. } => (),
         }
     }
+}
+
+fn entry_of(MemberState { id: node, incarnation, state }: MemberState) -> MemberEntry {
+    let state = match state {
+        State::Alive => 0,
+        State::Suspect => 1,
+        State::Down => 2,
+    };
+    MemberEntry { node, incarnation, state }
 }
 
 /// Why a frame cannot be read, as a word.

@@ -1,11 +1,19 @@
 //! Members in virtual time, whose datagrams and streams arrive at once, or not at all.
 
+mod absence;
+mod clocks;
+mod leave;
+mod probes;
+mod reports;
+mod seeds;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::*;
 use crate::register::Body;
+use crate::sync::PIECE_BYTES;
 use crate::wire::{DatagramWriter, Frame, Header, MAGIC, VERSION};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -29,6 +37,12 @@ struct Net {
     next_stream: u64,
     /// Datagrams from and to these are lost.
     deaf: BTreeSet<SocketAddr>,
+    /// Nothing gets through between these and the others.
+    apart: BTreeSet<SocketAddr>,
+    /// By how many milliseconds wall clocks are ahead.
+    ahead: BTreeMap<SocketAddr, i64>,
+    /// Addresses that lead to others.
+    aliases: BTreeMap<SocketAddr, SocketAddr>,
     events: Vec<(SocketAddr, Event)>,
     started: u64,
 }
@@ -49,9 +63,14 @@ fn place(number: usize) -> EntryId {
 impl Net {
     /// Member 1 begins a cluster, and the others join it one after another.
     fn cluster(size: u8) -> Self {
+        Self::cluster_of(size, |config| config)
+    }
+
+    /// The same, of members that differ from the others.
+    fn cluster_of(size: u8, configure: impl Fn(Config) -> Config) -> Self {
         let mut net = Self::default();
         for number in 1..=size {
-            net.start(config(number));
+            net.start(configure(config(number)));
             net.join(number);
             net.run(secs(1));
         }
@@ -59,16 +78,25 @@ impl Net {
         net
     }
 
-    fn now(&self) -> Now {
-        let ms = u64::try_from(self.now.as_millis()).unwrap();
-        Now { mono: self.now, wall_ms: START_MS + ms }
+    fn now(&self, at: SocketAddr) -> Now {
+        let ms = START_MS + u64::try_from(self.now.as_millis()).unwrap();
+        let ahead = self.ahead.get(&at).copied().unwrap_or(0);
+        Now { mono: self.now, wall_ms: ms.saturating_add_signed(ahead) }
+    }
+
+    fn reaches(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        self.nodes.contains_key(&to) && self.apart.contains(&from) == self.apart.contains(&to)
+    }
+
+    fn led_to(&self, addr: SocketAddr) -> SocketAddr {
+        self.aliases.get(&addr).copied().unwrap_or(addr)
     }
 
     fn start(&mut self, config: Config) {
         // Equal seeds would make two processes look like one.
         self.started += 1;
         let at = config.addr;
-        self.nodes.insert(at, Node::new(config, self.started, self.now()).unwrap());
+        self.nodes.insert(at, Node::new(config, self.started, self.now(at)).unwrap());
     }
 
     fn join(&mut self, number: u8) {
@@ -86,7 +114,7 @@ impl Net {
 
     fn deliver(&mut self) {
         while let Some((at, given)) = self.pending.pop_front() {
-            let now = self.now();
+            let now = self.now(at);
             let Some(node) = self.nodes.get_mut(&at) else { continue };
             let mut out = Vec::new();
             match given {
@@ -106,6 +134,11 @@ impl Net {
                 Given::Command(command) => node.handle(now, Input::Command(command), &mut out),
                 Given::Tick => node.handle(now, Input::Tick, &mut out),
             }
+            let written = out.iter().map(|output| match output {
+                Output::Write { bytes, .. } => bytes.len(),
+                _ => 0,
+            });
+            assert!(written.sum::<usize>() <= 2 * PIECE_BYTES, "too much at once");
             for output in out {
                 self.route(at, output);
             }
@@ -115,18 +148,20 @@ impl Net {
     fn route(&mut self, at: SocketAddr, output: Output) {
         match output {
             Output::Datagram { to, bytes } => {
+                let to = self.led_to(to);
                 assert!(bytes.len() <= 1400);
-                if !self.deaf.contains(&at) && !self.deaf.contains(&to) {
+                if self.reaches(at, to) && !self.deaf.contains(&at) && !self.deaf.contains(&to) {
                     self.pending.push_back((to, Given::Datagram(at, bytes)));
                 }
             }
-            Output::Open { id, to } if self.nodes.contains_key(&to) => {
+            Output::Open { id, to: dialled } if self.reaches(at, self.led_to(dialled)) => {
+                let to = self.led_to(dialled);
                 self.next_stream += 2;
                 let other = StreamId(self.next_stream);
                 self.pipes.insert((at, id), (to, other));
                 self.pipes.insert((to, other), (at, id));
                 self.pending.push_back((to, Given::Opened(other, at)));
-                self.pending.push_back((at, Given::Opened(id, to)));
+                self.pending.push_back((at, Given::Opened(id, dialled)));
             }
             Output::Open { id, .. } => self.pending.push_back((at, Given::Closed(id))),
             Output::Write { id, bytes } => {
@@ -286,6 +321,21 @@ fn thousands_of_registers_move_in_one_session() {
     net.join(2);
     assert_eq!(net.node(2).store().key_sizes("ring").entries, 2000);
     net.run(secs(2));
+    assert_eq!(net.node(1).store().root(), net.node(2).store().root());
+    assert!(net.node(2).status().synced);
+}
+
+#[test]
+fn what_takes_many_pieces_moves_in_one_session() {
+    let mut net = Net::cluster(1);
+    // Random, so that it does not become small when it is packed.
+    let mut random = SmallRng::seed_from_u64(1);
+    let mut body = || Some((0..200_000).map(|_| random.random::<u8>()).collect::<Bytes>());
+    net.upsert(1, (0..40).map(|number| (place(number), body())).collect());
+    net.start(config(2));
+    net.upsert(2, (40..80).map(|number| (place(number), body())).collect());
+    net.join(2);
+    assert_eq!(net.node(2).store().key_sizes("ring").entries, 80);
     assert_eq!(net.node(1).store().root(), net.node(2).store().root());
     assert!(net.node(2).status().synced);
 }

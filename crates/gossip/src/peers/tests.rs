@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use foca::Identity as _;
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 
@@ -79,8 +80,6 @@ fn a_later_life_takes_the_place_of_an_earlier_one() {
     assert_eq!((peers.by_addr(id(1, 1).addr), peers.len()), (None, 15));
     // What is said of the earlier life comes too late.
     assert_eq!(peers.update(id(1, 1), zone("a"), false), Updated::Stale);
-    let elsewhere = NodeId { addr: id(77, 7).addr, ..id(1, 2) };
-    assert_eq!(peers.update(elsewhere, zone("a"), true), Updated::Stale);
     assert_eq!(peers.remove(id(1, 1)), None);
     assert_eq!(peers.get(1), Some(&expected));
     // One that is dead is so under its new name, until it is said to live.
@@ -100,6 +99,51 @@ fn an_address_belongs_to_whom_it_was_last_said_to() {
     assert_eq!(peers.by_addr(addr).unwrap().id.name, 2);
     peers.remove(id(2, 1));
     assert_eq!(peers.by_addr(addr), None);
+}
+
+#[test]
+fn who_claims_the_address_of_another_makes_it_no_stranger_by_dying() {
+    let mut peers = in_no_zone(1);
+    let addr = id(1, 1).addr;
+    let claimed = |name, generation| NodeId { addr, ..id(name, generation) };
+    let owner = |peers: &Peers| peers.by_addr(addr).map(|peer| peer.id.name);
+    for name in [2, 3] {
+        assert_eq!(peers.update(claimed(name, 1), None, true), Updated::Added);
+        assert_eq!(owner(&peers), Some(name));
+    }
+    // Whoever claims it twice does so once.
+    assert_eq!(peers.update(claimed(3, 2), None, true), Updated::Changed);
+    peers.update(claimed(3, 2), None, false);
+    assert_eq!(owner(&peers), Some(2));
+    peers.remove(claimed(2, 1));
+    assert_eq!(owner(&peers), Some(1));
+    // It moves, and the one that is said to be there now does as well.
+    peers.update(claimed(4, 1), None, true);
+    peers.rename(id(1, 2));
+    peers.rename(id(4, 2));
+    assert_eq!((owner(&peers), peers.by_addr.contains_key(&addr)), (None, false));
+    assert_eq!(peers.by_addr(id(1, 2).addr).map(|peer| peer.id.name), Some(1));
+}
+
+#[test]
+fn of_equal_lives_the_one_counts_that_the_membership_engine_keeps() {
+    let lives = [1, 2].map(|number| NodeId { addr: id(number, 9).addr, ..id(1, 1) });
+    let [smaller, larger] = lives;
+    assert!(larger.win_addr_conflict(&smaller) && !smaller.win_addr_conflict(&larger));
+    let mut peers = Peers::new(OWN, None, Config::default());
+    peers.update(smaller, zone("a"), true);
+    // It is renamed, or heard of anew.
+    let mut renamed = peers.clone();
+    assert!(renamed.rename(larger));
+    assert_eq!(peers.update(larger, zone("a"), true), Updated::Changed);
+    for peers in [&mut peers, &mut renamed] {
+        let expected = Peer { id: larger, zone: zone("a"), alive: true };
+        assert_eq!((peers.by_addr(larger.addr), peers.by_addr(smaller.addr)), (Some(&expected), None));
+        assert_eq!(peers.update(smaller, zone("a"), false), Updated::Stale);
+        assert!(!peers.rename(smaller) && peers.remove(smaller).is_none());
+        assert_eq!(peers.update(larger, zone("a"), false), Updated::Changed);
+        assert!(!peers.is_live(1));
+    }
 }
 
 #[test]

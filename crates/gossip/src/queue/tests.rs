@@ -1,7 +1,8 @@
+mod laws;
+
 use std::cell::Cell;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::*;
 use crate::register::Version;
@@ -68,6 +69,26 @@ fn told_eagerly(queue: &mut Queue, now: Now, times: u32, room: usize) -> Vec<Smo
     ids
 }
 
+/// The entries of a datagram to other zones with room for so many.
+fn told_far(queue: &mut Queue, now: Now, room: usize) -> Vec<SmolStr> {
+    let mut ids = Vec::new();
+    queue.fill_far(
+        now,
+        room,
+        |_| 1,
+        |item| {
+            ids.push(item.entry.id.clone());
+            true
+        },
+    );
+    ids
+}
+
+/// How often the item of this entry was sent, if it is there.
+fn sent(queue: &Queue, id: &str) -> Option<u32> {
+    queue.get(KEY, &EntryId::new(id, 0)).map(|item| item.sent)
+}
+
 /// How many messages with room for all the queue fills until it is empty.
 fn messages_until_empty(queue: &mut Queue) -> usize {
     let mut messages = 0;
@@ -98,6 +119,62 @@ fn what_was_sent_less_goes_first_and_among_those_the_oldest() {
     assert_eq!(told(&mut queue, 2), ["c", "a"]);
     assert_eq!(told(&mut queue, 2), ["b", "c"]);
     assert_eq!(told(&mut queue, 2), ["a", "b"]);
+}
+
+#[test]
+fn what_was_never_told_goes_before_what_was() {
+    let mut queue = Queue::new(Config::default());
+    push(&mut queue, at(0), "own", By::Us, written(1));
+    push(&mut queue, at(0), "own-hb", By::UsBeating, written(1));
+    assert_eq!(told(&mut queue, 2), ["own", "own-hb"]);
+    push(&mut queue, at(0), "foreign-hb", By::OthersBeating, written(1));
+    push(&mut queue, at(0), "foreign", By::Others, written(1));
+    // The fourth that is sent is a repeat in any case.
+    assert_eq!(told(&mut queue, 100), ["foreign", "own", "foreign-hb", "own-hb"]);
+}
+
+#[test]
+fn who_writes_much_still_tells_that_it_lives_and_what_others_wrote() {
+    let mut queue = Queue::new(Config::default());
+    queue.set_members(100);
+    let mut waited = Vec::new();
+    for tick in 0..100_u64 {
+        // Each is to be told twelve times, and there is room for three or four.
+        for number in 0..7 {
+            push(&mut queue, at(0), &format!("own-{tick}-{number}"), By::Us, written(1));
+        }
+        if tick % 10 == 0 {
+            push(&mut queue, at(0), "own-hb", By::UsBeating, written(tick));
+            push(&mut queue, at(0), "foreign", By::Others, written(tick));
+            push(&mut queue, at(0), "foreign-hb", By::OthersBeating, written(tick));
+        }
+        for _ in 0..3 {
+            told(&mut queue, 8);
+        }
+        let all_sent =
+            ["own-hb", "foreign", "foreign-hb"].iter().all(|id| sent(&queue, id).is_none_or(|sent| sent > 0));
+        waited.push(!all_sent);
+    }
+    assert!(queue.has_own_news(), "there is no room for all");
+    assert_eq!(waited, [false; 100]);
+}
+
+#[test]
+fn what_is_ours_gets_told_often_enough_however_much_others_write() {
+    for by in [By::UsBeating, By::Others, By::OthersBeating] {
+        let mut queue = Queue::new(Config::default());
+        push(&mut queue, at(0), "own", By::Us, written(1));
+        let mut messages = 0;
+        while queue.has_own_news() {
+            for number in 0..5 {
+                push(&mut queue, at(0), &format!("new-{number}"), by, written(2 + messages));
+            }
+            told(&mut queue, 2);
+            messages += 1;
+            assert!(messages < 20, "it goes out in some of the messages");
+        }
+        assert!(sent(&queue, "own").is_none() && !queue.is_empty());
+    }
 }
 
 #[test]
@@ -164,7 +241,8 @@ fn what_was_sent_often_enough_leaves_when_the_cluster_shrinks() {
     }
     push(&mut queue, at(0), "b", By::Others, written(1));
     queue.set_members(9);
-    assert_eq!(told(&mut queue, 100), ["hb", "b"]);
+    // News of others that was not told yet goes before a heartbeat that was.
+    assert_eq!(told(&mut queue, 100), ["b", "hb"]);
 }
 
 #[test]
@@ -182,6 +260,9 @@ fn smaller_items_fill_the_room_that_larger_ones_leave() {
     });
     assert_eq!((count, &taken[..]), (3, &["a", "c", "e"].map(SmolStr::new)[..]));
 
+    // Three were sent, so that now it is the turn of a repeat.
+    assert_eq!(told(&mut queue, 1), ["a"]);
+
     // What is refused is not counted, and nothing as large is offered after it.
     let mut offered = Vec::new();
     let count = queue.fill(at(0), 100, size_of, |item| {
@@ -189,8 +270,8 @@ fn smaller_items_fill_the_room_that_larger_ones_leave() {
         item.entry.id != "b"
     });
     assert_eq!((count, &offered[..]), (3, &["b", "d", "c", "e"].map(SmolStr::new)[..]));
-    assert_eq!(queue.get(KEY, &EntryId::new("b", 0)).unwrap().sent, 0);
-    assert_eq!(queue.stats().sent, 6);
+    assert_eq!(sent(&queue, "b"), Some(0));
+    assert_eq!(queue.stats().sent, 7);
 }
 
 #[test]
@@ -237,7 +318,8 @@ fn news_is_due_soon_and_heartbeats_wait_for_the_tick() {
     }
     assert!(told_eagerly(&mut queue, at(13), 3, 100).is_empty());
     assert_eq!(queue.next_deadline(), None);
-    assert_eq!(told(&mut queue, 100), ["b", "hb", "a"]);
+    // The heartbeat was not told yet.
+    assert_eq!(told(&mut queue, 100), ["hb", "b", "a"]);
 }
 
 #[test]
@@ -250,6 +332,110 @@ fn news_that_went_out_otherwise_needs_no_round() {
     assert_eq!(queue.next_deadline(), Some(Duration::from_millis(30)));
     queue.remove(KEY, &EntryId::new("b", 0));
     assert_eq!(queue.next_deadline(), None);
+}
+
+#[test]
+fn other_zones_are_told_once_however_often_it_was_told_near() {
+    let mut queue = Queue::new(Config::default());
+    queue.set_zone_aware(true);
+    push(&mut queue, at(0), "hb", By::UsBeating, written(1));
+    push(&mut queue, at(0), "foreign", By::Others, written(1));
+    push(&mut queue, at(0), "a", By::Us, written(1));
+    // Even if it leaves the line before the round.
+    assert_eq!(messages_until_empty(&mut queue), 5);
+    assert_eq!((queue.len(), queue.bytes(), queue.is_empty()), (0, 0, false));
+    assert!(queue.has_own_news() && queue.has_far_news());
+    assert_eq!(queue.next_deadline(), Some(Duration::from_millis(10)));
+    assert!(queue.take_eager(at(10)));
+    assert_eq!(told_far(&mut queue, at(10), 100), ["a"]);
+    assert!(told_far(&mut queue, at(10), 100).is_empty());
+    assert!(queue.is_empty() && !queue.has_own_news() && queue.next_deadline().is_none());
+
+    // And those near are told as often when it went far before.
+    push(&mut queue, at(20), "b", By::Us, written(1));
+    assert_eq!(told_far(&mut queue, at(20), 100), ["b"]);
+    assert_eq!((sent(&queue, "b"), queue.next_deadline()), (Some(0), Some(Duration::from_millis(30))));
+    assert_eq!(messages_until_empty(&mut queue), 4);
+    assert_eq!(queue.next_deadline(), None);
+}
+
+#[test]
+fn other_zones_are_told_all_of_what_fits_no_datagram() {
+    let mut queue = Queue::new(Config::default());
+    queue.set_zone_aware(true);
+    for id in ["a", "b", "c", "d", "e"] {
+        push(&mut queue, at(0), id, By::Us, written(1));
+    }
+    let mut far = Vec::new();
+    for ms in [10, 20, 30] {
+        assert!(queue.take_eager(at(ms)));
+        far.push(told_far(&mut queue, at(ms), 2).join(" "));
+        for _ in 0..3 {
+            told_eagerly(&mut queue, at(ms), 3, 100);
+        }
+    }
+    assert_eq!(far, ["a b", "c d", "e"]);
+    assert_eq!((queue.next_deadline(), queue.has_far_news()), (None, false));
+
+    // What does not fit at all needs no further round.
+    push(&mut queue, at(40), "a", By::Us, written(2));
+    assert!(queue.take_eager(at(50)));
+    assert_eq!(queue.fill_far(at(50), 10, |_| 11, |_| true), 0);
+    assert_eq!(queue.next_deadline(), None);
+    assert!(queue.has_far_news(), "it is left to the tick");
+}
+
+#[test]
+fn what_rounds_were_too_many_for_still_waits_for_other_zones() {
+    let mut queue = Queue::new(Config { eager_rounds_per_second: 1, ..Config::default() });
+    queue.set_zone_aware(true);
+    push(&mut queue, at(0), "a", By::Us, written(1));
+    assert!(queue.take_eager(at(10)));
+    assert_eq!(told_far(&mut queue, at(10), 100), ["a"]);
+    push(&mut queue, at(20), "b", By::Us, written(1));
+    assert!(!queue.take_eager(at(30)));
+    assert_eq!(messages_until_empty(&mut queue), 4);
+    assert!(queue.has_far_news() && !queue.is_empty());
+    assert_eq!(told_far(&mut queue, at(200), 100), ["b"]);
+}
+
+#[test]
+fn other_zones_are_told_the_newest_that_is_ours() {
+    let mut queue = Queue::new(Config::default());
+    // What nobody was told yet when zones appear counts.
+    push(&mut queue, at(0), "told", By::Us, written(1));
+    told(&mut queue, 1);
+    for (id, by) in [("hb", By::UsBeating), ("foreign", By::Others), ("a", By::Us), ("b", By::Us)] {
+        push(&mut queue, at(0), id, by, written(1));
+    }
+    queue.set_zone_aware(true);
+    for (id, by) in [("c", By::Us), ("d", By::Us), ("e", By::Us)] {
+        push(&mut queue, at(0), id, by, written(1));
+    }
+    // A newer one has the turn of the one before, told near or not; what is not ours any more is told by others.
+    assert_eq!(told(&mut queue, 3), ["a", "b", "told"]);
+    push(&mut queue, at(0), "a", By::Us, removed(2));
+    push(&mut queue, at(0), "c", By::Others, written(2));
+    push(&mut queue, at(0), "d", By::UsBeating, written(2));
+    assert_eq!(queue.remove(KEY, &EntryId::new("e", 0)).map(|item| item.sent), Some(0));
+    let mut registers = Vec::new();
+    queue.fill_far(
+        at(0),
+        100,
+        |_| 1,
+        |item| {
+            registers.push((item.entry.id.clone(), item.register.clone()));
+            true
+        },
+    );
+    assert_eq!(registers, [(SmolStr::new("a"), removed(2)), (SmolStr::new("b"), written(1))]);
+
+    // When the zones are gone, there is nobody else to tell.
+    push(&mut queue, at(0), "f", By::Us, written(1));
+    queue.set_zone_aware(false);
+    assert!(!queue.has_far_news() && told_far(&mut queue, at(0), 100).is_empty());
+    push(&mut queue, at(0), "g", By::Us, written(1));
+    assert!(!queue.has_far_news());
 }
 
 #[test]
@@ -324,9 +510,10 @@ fn own_news_is_pending_until_its_last_transmission() {
     push(&mut queue, at(0), "f", By::Others, written(1));
     assert!(!queue.has_own_news());
     push(&mut queue, at(0), "o", By::Us, written(1));
-    for _ in 0..4 {
+    // What was never told goes before its repeats, of which the first is the fourth message.
+    for id in ["o", "hb", "f", "o", "o", "o"] {
         assert!(queue.has_own_news());
-        told(&mut queue, 1);
+        assert_eq!(told(&mut queue, 1), [id]);
     }
     assert!(!queue.has_own_news());
 }
@@ -349,203 +536,4 @@ fn a_heartbeat_is_told_by_its_facet_unless_it_was_removed() {
     assert!(config.is_heartbeat(&EntryId::new("a", 2), &written(1)));
     assert!(!config.is_heartbeat(&EntryId::new("a", 1), &written(1)));
     assert!(!config.is_heartbeat(&EntryId::new("a", 2), &removed(1)));
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Push { place: u64, hlc: u64, own: bool, heartbeat: bool },
-    Fill(usize),
-    FillEagerly(usize),
-    Members(usize),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let push = (0u64..8, 0u64..12, any::<bool>(), any::<bool>())
-        .prop_map(|(place, hlc, own, heartbeat)| Step::Push { place, hlc, own, heartbeat });
-    let step = prop_oneof![
-        4 => push,
-        3 => (0usize..6).prop_map(Step::Fill),
-        1 => (0usize..6).prop_map(Step::FillEagerly),
-        1 => (0usize..200).prop_map(Step::Members),
-    ];
-    proptest::collection::vec(step, 1..150)
-}
-
-#[derive(Clone, Debug)]
-struct Plain {
-    place: u64,
-    hlc: u64,
-    own: bool,
-    heartbeat: bool,
-    sent: usize,
-    turn: usize,
-}
-
-/// The same queue, without any order kept: it sorts whenever it is asked.
-struct Model {
-    items: Vec<Plain>,
-    turns: usize,
-    budget: usize,
-}
-
-impl Model {
-    fn push(&mut self, place: u64, hlc: u64, own: bool, heartbeat: bool) -> Pushed {
-        self.turns += 1;
-        let mut item = Plain { place, hlc, own, heartbeat, sent: 0, turn: self.turns };
-        let Some(known) = self.items.iter_mut().find(|known| known.place == place) else {
-            self.items.push(item);
-            return Pushed::Added;
-        };
-        if hlc <= known.hlc {
-            return Pushed::Stale;
-        }
-        if known.sent == 0 {
-            item.turn = known.turn;
-        }
-        *known = item;
-        Pushed::Replaced
-    }
-
-    fn fill(&mut self, room: usize, eligible: impl Fn(&Plain) -> bool) -> Vec<(u64, u64)> {
-        self.items.sort_by_key(|item| (!item.own, item.heartbeat, item.sent, item.turn));
-        let mut taken = Vec::new();
-        for item in self.items.iter_mut().filter(|item| eligible(item)).take(room) {
-            item.sent += 1;
-            taken.push((item.place, item.hlc));
-        }
-        self.forget_spent();
-        taken
-    }
-
-    fn set_members(&mut self, members: usize) {
-        let digits = (members as f64 + 1.0).log10().ceil() as usize;
-        self.budget = 4 * digits.max(1);
-        self.forget_spent();
-    }
-
-    fn forget_spent(&mut self) {
-        let budget = self.budget;
-        self.items.retain(|item| item.sent < if item.heartbeat { 5 } else { budget });
-    }
-}
-
-fn id_of(place: u64) -> EntryId {
-    EntryId::new(place.to_string(), 0)
-}
-
-fn seen(item: &Item) -> (u64, u64) {
-    (item.entry.id.parse().unwrap(), item.register.version.hlc.0)
-}
-
-proptest! {
-    #[test]
-    fn it_does_what_a_sorted_list_would(steps in steps()) {
-        let mut queue = Queue::new(Config::default());
-        let mut model = Model { items: Vec::new(), turns: 0, budget: 4 };
-        for (number, step) in steps.into_iter().enumerate() {
-            let now = at(number as u64);
-            let mut taken = Vec::new();
-            let take = |item: &Item| {
-                taken.push(seen(item));
-                true
-            };
-            match step {
-                Step::Push { place, hlc, own, heartbeat } => {
-                    let pushed =
-                        queue.push(now, SmolStr::new(KEY), id_of(place), written(hlc), own, heartbeat);
-                    prop_assert_eq!(pushed, model.push(place, hlc, own, heartbeat));
-                }
-                Step::Fill(room) => {
-                    queue.fill(now, room, |_| 1, take);
-                    prop_assert_eq!(taken, model.fill(room, |_| true));
-                }
-                Step::FillEagerly(room) => {
-                    queue.fill_eager(now, 2, room, |_| 1, take);
-                    prop_assert_eq!(taken, model.fill(room, |item| !item.heartbeat && item.sent < 2));
-                }
-                Step::Members(members) => {
-                    queue.set_members(members);
-                    model.set_members(members);
-                }
-            }
-            prop_assert_eq!(queue.len(), model.items.len());
-            for plain in &model.items {
-                let item = queue.get(KEY, &id_of(plain.place)).unwrap();
-                prop_assert_eq!(seen(item), (plain.place, plain.hlc));
-                prop_assert_eq!((item.sent as usize, item.own), (plain.sent, plain.own));
-            }
-            let has_news = model.items.iter().any(|item| !item.heartbeat && item.sent == 0);
-            prop_assert!(has_news || queue.next_deadline().is_none());
-            prop_assert_eq!(queue.is_empty(), queue.bytes() == 0);
-        }
-    }
-
-    #[test]
-    fn each_is_offered_as_often_as_its_budget_says(
-        places in proptest::collection::vec((any::<bool>(), any::<bool>()), 1..30),
-        members in 1usize..2_000,
-        room in 1usize..8,
-    ) {
-        let mut queue = Queue::new(Config::default());
-        queue.set_members(members);
-        for (place, (own, heartbeat)) in places.iter().enumerate() {
-            queue.push(at(0), SmolStr::new(KEY), id_of(place as u64), written(1), *own, *heartbeat);
-        }
-        let mut offers = vec![0; places.len()];
-        while !queue.is_empty() {
-            let take = |item: &Item| {
-                offers[seen(item).0 as usize] += 1;
-                true
-            };
-            prop_assert!(queue.fill(at(0), room, |_| 1, take) > 0);
-        }
-        let budget = 4 * members.to_string().len();
-        for ((_, heartbeat), offers) in places.iter().zip(offers) {
-            prop_assert_eq!(offers, if *heartbeat { 5 } else { budget });
-        }
-    }
-
-    #[test]
-    fn the_bound_holds_for_what_others_wrote_and_never_costs_ours(steps in steps(), most in 0usize..8) {
-        let max_bytes = most * (OVERHEAD_BYTES + 6);
-        let mut queue = Queue::new(Config { max_bytes, ..Config::default() });
-        // Places of ours that were not told yet as often as they should be.
-        let mut own = BTreeMap::new();
-        for step in steps {
-            match step {
-                Step::Push { place, hlc, own: by_us, heartbeat } => {
-                    let pushed =
-                        queue.push(at(0), SmolStr::new(KEY), id_of(place), written(hlc), by_us, heartbeat);
-                    match (pushed, by_us) {
-                        (Pushed::Stale, _) => (),
-                        (Pushed::Dropped, by_us) => {
-                            prop_assert!(!by_us);
-                            own.remove(&place);
-                        }
-                        (_, true) => {
-                            own.insert(place, hlc);
-                        }
-                        (_, false) => {
-                            own.remove(&place);
-                        }
-                    }
-                }
-                Step::Fill(room) | Step::FillEagerly(room) => {
-                    queue.fill(at(0), room, |_| 1, |item| {
-                        let last = if item.heartbeat { 4 } else { 3 };
-                        if item.own && item.sent == last {
-                            own.remove(&seen(item).0);
-                        }
-                        true
-                    });
-                }
-                Step::Members(_) => (),
-            }
-            let kept = own.iter().all(|(place, hlc)| {
-                queue.get(KEY, &id_of(*place)).is_some_and(|item| item.own && seen(item).1 == *hlc)
-            });
-            prop_assert!(kept, "{own:?}");
-            prop_assert!(queue.bytes() <= max_bytes || queue.len() == own.len());
-        }
-    }
 }

@@ -49,7 +49,7 @@ impl Sealer {
         let cluster_key = keyring.sealing()?;
         // Used up even if sealing fails.
         let counter = take_next(&mut self.counter)?;
-        let header = Header { session: self.session, ..header }.sealed(cluster_key.id, counter);
+        let header = Header { session: self.session, ..header }.sealed(cluster_key.id(), counter);
         let bound = bound_to(header, &self.label);
 
         let mut sealed = Vec::from(datagram);
@@ -114,20 +114,30 @@ impl Opener {
         label: &str,
         datagram: &'a mut [u8],
     ) -> Result<Datagram<'a>, OpenError> {
+        self.open(keyring, label, datagram).map(|(datagram, _)| datagram)
+    }
+
+    /// The same, with what tells which key sealed it. Nothing, if none did.
+    pub(crate) fn open<'a>(
+        &mut self,
+        keyring: &Keyring,
+        label: &str,
+        datagram: &'a mut [u8],
+    ) -> Result<(Datagram<'a>, Option<Print>), OpenError> {
         let header = Header::parse(datagram)?;
         if !header.is_sealed() {
             if self.require_sealed {
                 return Err(OpenError::Unsealed);
             }
-            return Datagram::parse(datagram).map_err(OpenError::Wire);
+            return Ok((Datagram::parse(datagram)?, None));
         }
         let end = datagram.len().saturating_sub(TAG_BYTES);
         if end < HEADER_BYTES {
             return Err(OpenError::Short);
         }
         let bound = bound_to(header, label);
-        self.open_with_any(keyring, header, &bound, &mut datagram[HEADER_BYTES..])?;
-        Ok(Datagram { header, sections: Sections::new(&datagram[HEADER_BYTES..end]) })
+        let print = self.open_with_any(keyring, header, &bound, &mut datagram[HEADER_BYTES..])?;
+        Ok((Datagram { header, sections: Sections::new(&datagram[HEADER_BYTES..end]) }, Some(print)))
     }
 
     fn open_with_any(
@@ -136,7 +146,7 @@ impl Opener {
         header: Header,
         bound: &[u8],
         body: &mut [u8],
-    ) -> Result<(), OpenError> {
+    ) -> Result<Print, OpenError> {
         // Keys rarely share an id. Where they do, the first try would leave nothing for the second.
         let shared = keyring.with_id(header.key_id).count() > 1;
         let sealed = shared.then(|| body.to_vec());
@@ -146,7 +156,7 @@ impl Opener {
                 body.copy_from_slice(sealed);
             }
             match self.open_once(cluster_key, header, bound, body) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(cluster_key.print),
                 // It was opened with that key, so that it is forged by the others says nothing.
                 Err(_) if refusal == OpenError::Replayed => {}
                 Err(error) => refusal = error,

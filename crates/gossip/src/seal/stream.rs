@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use ring::aead::LessSafeKey;
 use ring::error::Unspecified;
 
-use super::{ClusterKey, Keyring, OpenError, SealError, TAG_BYTES, open_with, seal_with};
+use super::{ClusterKey, Keyring, OpenError, Print, SealError, TAG_BYTES, open_with, seal_with};
 use crate::wire::{Fault, MAX_FRAME_BYTES, WireError};
 
 const LENGTH_BYTES: usize = 4;
@@ -18,14 +18,19 @@ const SEAL_BYTES: usize = 1 + TAG_BYTES;
 pub enum Direction {
     /// From who opened the stream to who accepted it.
     Forth,
-    /// From who accepted it to who opened it.
-    Back,
+    /// From who accepted it to who opened it with these numbers: for any other stream, the same answer does not open.
+    Back {
+        /// The session of who opened it.
+        session: u64,
+        /// Its number there.
+        stream: u64,
+    },
 }
 
 /// Seals the frames of one direction of a stream. It cannot be copied, because the copy would use its nonces again.
 #[derive(Debug)]
 pub struct StreamSealer {
-    id: u8,
+    print: Print,
     key: LessSafeKey,
     /// Of the next frame.
     pub(super) counter: u64,
@@ -47,7 +52,12 @@ impl StreamSealer {
     ) -> Result<Self, SealError> {
         let cluster_key = keyring.sealing()?;
         let key = derive(cluster_key, session, stream, direction).map_err(|_| SealError::Cipher)?;
-        Ok(Self { id: cluster_key.id, key, counter: 0 })
+        Ok(Self { print: cluster_key.print, key, counter: 0 })
+    }
+
+    /// What tells which key it seals with.
+    pub(crate) fn print(&self) -> Print {
+        self.print
     }
 
     /// Seals one frame as it is [encoded](crate::wire::Frame::encode). To be sent in the order of sealing.
@@ -63,7 +73,7 @@ impl StreamSealer {
         let mut sealed = Vec::with_capacity(BODY_AT + body.len() + TAG_BYTES);
         // Cannot be cut off: it was compared with the limit.
         sealed.extend_from_slice(&((SEAL_BYTES + body.len()) as u32).to_le_bytes());
-        sealed.push(self.id);
+        sealed.push(self.print.id());
         sealed.extend_from_slice(body);
         let (head, body) = sealed.split_at_mut(BODY_AT);
         let tag = seal_with(&self.key, counter, head, body)?;
@@ -76,8 +86,10 @@ impl StreamSealer {
 /// one frame at most.
 #[derive(Debug)]
 pub struct StreamOpener {
-    /// The keys that may have sealed, with their ids; from the first frame on only the one that did.
-    keys: Vec<(u8, LessSafeKey)>,
+    /// The keys that may have sealed; from the first frame on only the one that did.
+    keys: Vec<(Print, LessSafeKey)>,
+    /// Known once a frame was opened.
+    sealed_with: Option<Print>,
     /// Of the next frame.
     counter: u64,
     /// What there is of the frame that is arriving.
@@ -89,8 +101,19 @@ impl StreamOpener {
     /// For what was sealed with the same numbers, and any key of the keyring.
     pub fn new(keyring: &Keyring, session: u64, stream: u64, direction: Direction) -> Self {
         let keys = keyring.keys.iter();
-        let keys = keys.filter_map(|key| Some((key.id, derive(key, session, stream, direction).ok()?)));
-        Self { keys: keys.collect(), counter: 0, buffer: BytesMut::new(), broken: None }
+        let keys = keys.filter_map(|key| Some((key.print, derive(key, session, stream, direction).ok()?)));
+        Self { keys: keys.collect(), sealed_with: None, counter: 0, buffer: BytesMut::new(), broken: None }
+    }
+
+    /// What tells which key sealed, once a frame was opened.
+    pub(crate) fn print(&self) -> Option<Print> {
+        self.sealed_with
+    }
+
+    /// Opens no more with keys that are not in the keyring. Returns whether it still opens with any.
+    pub(crate) fn keep(&mut self, keyring: &Keyring) -> bool {
+        self.keys.retain(|(print, _)| keyring.has(*print));
+        !self.keys.is_empty()
     }
 
     /// Takes from the front of `input` what the frame that is arriving lacks, and if it is then complete returns what followed
@@ -162,8 +185,8 @@ impl StreamOpener {
         // The first try may leave nothing for the second.
         let sealed = (self.keys.len() > 1).then(|| body.to_vec());
         let mut refusal = OpenError::UnknownKey { id };
-        let opened_with = self.keys.iter().position(|(key_id, key)| {
-            if *key_id != id {
+        let opened_with = self.keys.iter().position(|(print, key)| {
+            if print.id() != id {
                 return false;
             }
             refusal = OpenError::Forged;
@@ -175,6 +198,7 @@ impl StreamOpener {
         let Some(opened_with) = opened_with else { return Err(refusal) };
         self.keys.swap(0, opened_with);
         self.keys.truncate(1);
+        self.sealed_with = self.keys.first().map(|(print, _)| *print);
         Ok(frame.freeze().slice(BODY_AT..end))
     }
 }
@@ -206,9 +230,11 @@ fn derive(
     stream: u64,
     direction: Direction,
 ) -> Result<LessSafeKey, Unspecified> {
-    let way = match direction {
-        Direction::Forth => 0,
-        Direction::Back => 1,
-    };
-    key.derive(session, &[&b"stream"[..], &stream.to_le_bytes(), &[way]])
+    let (text, number) = (&b"stream"[..], stream.to_le_bytes());
+    match direction {
+        Direction::Forth => key.derive(session, &[text, &number, &[0]]),
+        Direction::Back { session: asker, stream: asked } => {
+            key.derive(session, &[text, &number, &[1], &asker.to_le_bytes(), &asked.to_le_bytes()])
+        }
+    }
 }

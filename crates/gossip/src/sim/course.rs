@@ -141,7 +141,12 @@ impl Sim {
             Command::Upsert { key, changes } | Command::Apply { key, changes, .. } => {
                 Some((key.clone(), changes.iter().map(|(entry, _)| entry.clone()).collect()))
             }
-            Command::Leave => None,
+            Command::Leave => {
+                self.hosts[node].leaves = true;
+                None
+            }
+            // What that writes, it tells of as changed.
+            Command::Heal { .. } => None,
         };
         self.feed(node, Input::Command(command));
         if let Some((key, entries)) = written {
@@ -213,6 +218,9 @@ impl Sim {
                 sent.stream_bytes = sent.stream_bytes.saturating_add(length(&bytes));
                 if let Some((pipe, side)) = self.hosts[node].streams.get(&id).copied() {
                     let side = 1 - side;
+                    if let Some(to) = self.pipes.get(pipe).map(|pipe| pipe.ends[side].node) {
+                        self.note_stream(node, to, &bytes);
+                    }
                     self.tell(pipe, side, What::Data { pipe, side, bytes });
                 }
             }
@@ -235,6 +243,7 @@ impl Sim {
         let to = self.place_of(to);
         self.note(node, b'd', to.and_then(|to| u64::try_from(to).ok()).unwrap_or(u64::MAX), bytes);
         let Some(to) = to else { return };
+        self.note_datagram(node, to, bytes);
         if !self.links.is_open(node, to) || self.links.happens(self.links.loss) {
             return;
         }
@@ -277,12 +286,12 @@ impl Sim {
                 return;
             }
             Event::Refused { reason } => {
-                let count = self.refusals.entry(reason).or_insert(0);
-                *count = count.saturating_add(1);
+                self.account.refused(reason);
                 self.note(node, b'r', 0, reason.as_bytes());
                 return;
             }
-            Event::MemberDown { .. } => self.downs = self.downs.saturating_add(1),
+            Event::MemberDown { name } => self.note_death(node, name),
+            Event::Quarantined { author, .. } => self.account.quarantined(node, author),
             Event::Phase(Phase::Left | Phase::Failed) => self.hosts[node].finished = true,
             Event::Failed { ref reason } => {
                 self.hosts[node].finished = true;

@@ -253,14 +253,53 @@ fn a_wrong_clock_harms_only_what_its_member_writes() {
     assert!(sim.everybody_has(KEY, &place("good"), Some(b"good")), "it still hears of others");
     assert!(sim.everybody_has(KEY, &place("own"), Some(b"before")));
     assert_eq!(sim.count_having(KEY, &place("bad"), Some(b"from the future")), 1);
-    // With its clock right, it can write again.
+    let refused = |author| (0..10).map(|by| sim.quarantined(by, author)).sum::<u64>();
+    assert!(refused(3) > 0 && (0..10).filter(|author| *author != 3).all(|author| refused(author) == 0));
+    // With its clock right, it can write again, and what it wrote meanwhile counts, too.
     sim.jump_clock(3, -3_600_000);
-    sim.restart(3).unwrap();
-    sim.run_for(secs(2));
-    settle(&mut sim, secs(90), "right clock");
     sim.write(3, KEY, &place("own"), Some(b"after"));
     let took = sim.run_until(|sim| sim.everybody_has(KEY, &place("own"), Some(b"after")), secs(15));
     assert!(took.is_some());
+    let bad = place("bad");
+    let took = sim.run_until(|sim| sim.everybody_has(KEY, &bad, Some(b"from the future")), secs(90));
+    assert!(took.is_some());
+    settle(&mut sim, secs(30), "right clock");
+}
+
+#[test]
+fn deaths_of_those_who_live_are_told_from_the_others() {
+    let mut sim = settled(Options { seed: 13, nodes: 5, ..Options::default() });
+    sim.run_for(secs(30));
+    sim.crash(4);
+    sim.command(3, Command::Leave);
+    sim.partition(&[vec![0, 1], vec![2]]);
+    sim.run_for(secs(60));
+    assert!(sim.downs() >= 6 && sim.false_deaths() == 0, "{} and {}", sim.downs(), sim.false_deaths());
+    sim.heal();
+    settle(&mut sim, secs(120), "healed");
+    sim.run_for(secs(30));
+    assert_eq!(sim.false_deaths(), 0);
+    // Streams go on, but so slowly that they do not save anybody.
+    sim.set_loss(1.0);
+    sim.run_for(secs(60));
+    assert!(sim.false_deaths() > 0);
+}
+
+#[test]
+fn what_goes_between_zones_is_counted_apart() {
+    let mut sim = settled(Options { seed: 14, nodes: 6, zones: 3, ..Options::default() });
+    sim.write(1, KEY, &place("a"), Some(b"1"));
+    sim.run_for(secs(30));
+    let [within, between] = [false, true].map(|between| sim.traffic(between));
+    for traffic in [within, between] {
+        assert!(traffic.swim_bytes > 0 && traffic.kv_bytes > 0, "{traffic:?}");
+    }
+    let counted = [within, between].map(|traffic| traffic.swim_bytes + traffic.kv_bytes).iter().sum::<u64>();
+    assert_eq!(counted, (0..6).map(|node| sim.sent(node).datagram_bytes).sum::<u64>());
+    let in_streams = within.stream_bytes + between.stream_bytes;
+    assert!(in_streams > 0 && in_streams <= (0..6).map(|node| sim.sent(node).stream_bytes).sum::<u64>());
+    let alone = settled(Options { seed: 14, ..Options::default() });
+    assert_eq!([false, true].map(|between| alone.traffic(between)), [Traffic::default(); 2]);
 }
 
 #[test]

@@ -1,89 +1,90 @@
-//! What time does to a store: tombstones go, own registers are restamped, and what was removed long ago is told from what is new.
+//! What time does to a store: tombstones expire, and what our own wrong clock wrote is written anew.
 
 use smol_str::SmolStr;
 
-use super::{Slot, Store, id_hash};
-use crate::register::{EntryId, Register, Version};
-use crate::time::{Clock, Hlc, Now};
+use super::{Slot, Store, check_shape};
+use crate::register::{EntryId, MAX_EPOCH, Register, Version};
+use crate::time::{Clock, Now};
+
+/// Places, by their keys.
+type Places = Vec<(SmolStr, EntryId)>;
+
+/// What a [tick](Store::tick) did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ticked {
+    /// Registers that are to be told to others.
+    pub restamped: Places,
+    /// Places that hold nothing any more.
+    pub expired: Places,
+}
 
 impl Store {
-    /// Forgets the tombstones that are older than the horizon, and restamps live registers of our own well before they are, and
-    /// what is from a former life with a wrong clock: same body, later version. Returns the restamped ones, for the others to be
-    /// told.
+    /// Forgets the tombstones that are older than the horizon, but for [what is remembered](Store::removal) of them. And what is
+    /// ahead of our clock although it says to be by us, because our clock was wrong, in this life or in a former one, is
+    /// restamped: same body, later version.
     ///
-    /// Costs a walk over all registers; see [`Limits::tick_period`](super::Limits::tick_period).
-    pub fn tick(&mut self, now: Now, clock: &mut Clock) -> Vec<(SmolStr, EntryId)> {
-        let last = clock.last();
-        let expired = self.select(|_, slot| {
-            slot.register().is_tombstone() && self.limits.is_old(now, slot.register().version)
+    /// To be called when [`Limits::until_tick`](super::Limits::until_tick) says; costs a walk over all registers.
+    pub fn tick(&mut self, now: Now, clock: &mut Clock) -> Ticked {
+        let expired = self.select(|slot| {
+            slot.register().is_tombstone() && self.limits.is_expired(now, slot.register().version)
         });
-        let due = self.select(|entry, slot| self.is_due(now, last, entry, slot.register()));
+        // The others refuse it as it is. In the last epoch there is nothing to be done about it.
+        let ahead = self.select(|slot| {
+            let Register { version, author, .. } = *slot.register();
+            author == self.own && version.epoch < MAX_EPOCH && self.limits.is_ahead(now, version)
+        });
         for (key, entry) in &expired {
+            let tombstone = self.get(key, entry).map(|slot| slot.register().clone());
             self.forget(key, entry);
+            if let Some(tombstone) = tombstone {
+                self.removals.insert(key, entry, &tombstone);
+            }
         }
-        for (key, entry) in &due {
+        for (key, entry) in &ahead {
             self.restamp(now, key, entry, clock);
         }
-        due
+        Ticked { restamped: ahead, expired }
     }
 
-    /// Forgets all that others wrote, for a member that was cut off so long that it can no longer tell what was removed.
-    /// Returns how many registers those were.
-    pub fn forget_foreign(&mut self) -> usize {
-        let foreign = self.select(|_, slot| slot.register().author != self.own);
-        for (key, entry) in &foreign {
-            self.forget(key, entry);
-        }
-        foreign.len()
-    }
-
-    /// Whether a live register that another member offers was removed here so long ago that nothing is known of it: to be
-    /// refused, and the other to be told that it is [gone](Store::gone).
+    /// The tombstone of a place that holds nothing because that has expired, if it is remembered.
     ///
-    /// Only a member that has all the others have may ask; to one that is joining everything is unknown.
-    pub fn is_gone(&self, now: Now, key: &str, entry: &EntryId, version: Version) -> bool {
-        self.get(key, entry).is_none() && self.limits.is_old(now, version)
+    /// What is older than it is refused as [older](super::Merged::Older); whoever has that is to be told the tombstone, which
+    /// counts there as it always did.
+    pub fn removal(&self, key: &str, entry: &EntryId) -> Option<Register> {
+        self.removals.get(key, entry)
     }
 
-    /// Forgets a register of another author that some member says [is gone](Store::is_gone), and says whether it did: only at
-    /// that very version, and only if our clock too says that its author would have restamped it long ago.
-    pub fn gone(&mut self, now: Now, key: &str, entry: &EntryId, version: Version) -> bool {
-        let gone = self.get(key, entry).map(Slot::register).is_some_and(|held| {
-            held.author != self.own && held.version == version && self.limits.is_old(now, version)
-        });
-        gone && self.forget(key, entry)
+    /// Whether a live register of this version is older than the [removal](Store::removal) of its place. As the epoch of that may be
+    /// forgotten elsewhere, what was written long after it was not removed by it, in whatever epoch it is.
+    pub(crate) fn was_removed(&self, key: &str, entry: &EntryId, version: Version) -> bool {
+        self.removal(key, entry).is_some_and(|removal| {
+            version <= removal.version && self.limits.was_before(version, removal.version)
+        })
     }
 
-    /// The places that `wanted` names, in order.
-    fn select(&self, wanted: impl Fn(&EntryId, &Slot) -> bool) -> Vec<(SmolStr, EntryId)> {
+    /// The places of all [removals](Store::removal), by their keys: for members that begin, so that they remember them too.
+    pub fn removals(&self) -> impl Iterator<Item = (&SmolStr, &EntryId)> {
+        self.removals.places()
+    }
+
+    /// Remembers a [removal](Store::removal) of a place that holds nothing.
+    pub fn remember(&mut self, key: &str, entry: &EntryId, tombstone: &Register) {
+        let fits = check_shape(key, entry, 0).is_ok() && tombstone.version.epoch <= MAX_EPOCH;
+        if fits && tombstone.is_tombstone() && self.get(key, entry).is_none() {
+            self.removals.insert(key, entry, tombstone);
+        }
+    }
+
+    /// The places of such registers, in order.
+    fn select(&self, wanted: impl Fn(&Slot) -> bool) -> Places {
         let mut selected = Vec::new();
         for (key, held) in &self.keys {
             for (entry, slot) in held.slots() {
-                if wanted(entry, slot) {
+                if wanted(slot) {
                     selected.push((key.clone(), entry.clone()));
                 }
             }
         }
         selected
-    }
-
-    /// Whether a register is one of our own to be restamped; `last` is the last time of our clock.
-    fn is_due(&self, now: Now, last: Hlc, entry: &EntryId, register: &Register) -> bool {
-        if register.author != self.own {
-            return false;
-        }
-        // From a former life with a wrong clock: the others refuse it as it is. What our own clock made this time it would only
-        // make again.
-        let overtaken = self.limits.is_ahead(now, register.version) && register.version.hlc > last;
-        let stale = self.limits.is_stale(now, register.version, id_hash(&entry.id));
-        overtaken || (stale && !register.is_tombstone())
-    }
-
-    fn restamp(&mut self, now: Now, key: &str, entry: &EntryId, clock: &mut Clock) {
-        let Some(slot) = self.get(key, entry) else { return };
-        // That it is known to be wanted does not mean that somebody is alive to have written it.
-        let (body, seen_ms) = (slot.register().body.clone(), slot.seen_ms());
-        let version = self.next_version(now, key, entry, clock);
-        self.put(key, entry, Register { version, author: self.own, body }, seen_ms);
     }
 }

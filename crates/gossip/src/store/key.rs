@@ -1,9 +1,11 @@
 //! The registers of one key, and what is kept up to date with them: an index by hash, digests and sizes.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smol_str::SmolStr;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::HEARTBEAT_FACET;
@@ -28,6 +30,14 @@ pub fn bucket_of(id: &str) -> u8 {
     bucket_of_hash(id_hash(id))
 }
 
+/// Where a register stands among those of its bucket: behind all smaller ones.
+pub type Mark = (u64, EntryId);
+
+/// The [mark](Mark) of a register's place.
+pub fn mark_of(entry: &EntryId) -> Mark {
+    (id_hash(&entry.id), entry.clone())
+}
+
 fn bucket_of_hash(id_hash: u64) -> u8 {
     let [bucket, ..] = id_hash.to_be_bytes();
     bucket
@@ -40,6 +50,8 @@ pub struct Sizes {
     pub entries: usize,
     /// How many of them are tombstones.
     pub tombstones: usize,
+    /// Entries of which something lives in a facet up to [`HEARTBEAT_FACET`].
+    pub live_ids: usize,
     /// Memory in bytes, about.
     pub bytes: usize,
 }
@@ -49,6 +61,8 @@ impl Sizes {
         Self {
             entries: 1,
             tombstones: usize::from(register.is_tombstone()),
+            // For the key to count, which knows the other facets.
+            live_ids: 0,
             bytes: register_bytes(entry, &register.body),
         }
     }
@@ -59,6 +73,7 @@ impl Sizes {
             |sum: usize, before: usize, after: usize| sum.saturating_sub(before).saturating_add(after);
         self.entries = replaced(self.entries, before.entries, after.entries);
         self.tombstones = replaced(self.tombstones, before.tombstones, after.tombstones);
+        self.live_ids = replaced(self.live_ids, before.live_ids, after.live_ids);
         self.bytes = replaced(self.bytes, before.bytes, after.bytes);
     }
 }
@@ -94,10 +109,19 @@ pub struct Slot {
     /// In monotonic milliseconds, when its author wrote it: before 0 if that was before our monotonic time began.
     seen_ms: i64,
     changed: u64,
+    written: bool,
 }
 
 impl Slot {
-    pub(super) fn new(key: &str, entry: &EntryId, register: Register, seen_ms: i64, changed: u64) -> Self {
+    /// `written` if this process made what it holds, rather than took it from another.
+    pub(super) fn new(
+        key: &str,
+        entry: &EntryId,
+        register: Register,
+        seen_ms: i64,
+        changed: u64,
+        written: bool,
+    ) -> Self {
         let hash = if entry.facet == HEARTBEAT_FACET && !register.is_tombstone() {
             // That there is one, and nothing else of it.
             let body = Body::Live(Bytes::new());
@@ -105,7 +129,7 @@ impl Slot {
         } else {
             register.hash(key, entry)
         };
-        Self { register, hash, seen_ms, changed }
+        Self { register, hash, seen_ms, changed, written }
     }
 
     /// What is stored.
@@ -133,6 +157,14 @@ impl Slot {
     pub(super) fn seen_ms(&self) -> i64 {
         self.seen_ms
     }
+
+    pub(super) fn is_written(&self) -> bool {
+        self.written
+    }
+
+    fn is_live(&self) -> bool {
+        !self.register.is_tombstone()
+    }
 }
 
 /// The registers of one key.
@@ -140,7 +172,7 @@ impl Slot {
 pub(super) struct Key {
     slots: BTreeMap<EntryId, Slot>,
     /// The same places by the hash of their id, so that a bucket is a range.
-    by_hash: BTreeSet<(u64, EntryId)>,
+    by_hash: BTreeSet<Mark>,
     buckets: Box<[u64; BUCKETS]>,
     digest: u128,
     /// Of the registers alone.
@@ -169,7 +201,9 @@ impl Key {
         let id_hash = id_hash(&entry.id);
         let (hash, sizes) = (slot.hash, Sizes::of(entry, &slot.register));
         self.changed = slot.changed;
+        let lives = slot.is_live();
         let before = self.slots.insert(entry.clone(), slot);
+        self.count_life(entry, before.as_ref().is_some_and(Slot::is_live), lives);
         if let Some(before) = before {
             self.fold(id_hash, before.hash);
             self.sizes.replace(Sizes::of(entry, &before.register), sizes);
@@ -183,6 +217,7 @@ impl Key {
     /// Takes a place out at the local version `dropped`, and says whether there was something.
     pub(super) fn forget(&mut self, entry: &EntryId, dropped: u64) -> bool {
         let Some(slot) = self.slots.remove(entry) else { return false };
+        self.count_life(entry, slot.is_live(), false);
         let id_hash = id_hash(&entry.id);
         self.by_hash.remove(&(id_hash, entry.clone()));
         self.fold(id_hash, slot.hash);
@@ -190,6 +225,21 @@ impl Key {
         self.changed = dropped;
         self.dropped = dropped;
         true
+    }
+
+    /// Whether something of this entry lives in a facet that makes it count, other than in `besides`.
+    pub(super) fn has_live(&self, id: &SmolStr, besides: Option<u8>) -> bool {
+        let mut facets = (0..=HEARTBEAT_FACET).filter(|facet| Some(*facet) != besides);
+        facets.any(|facet| self.slots.get(&EntryId { id: id.clone(), facet }).is_some_and(Slot::is_live))
+    }
+
+    /// A place came to life, or died.
+    fn count_life(&mut self, entry: &EntryId, lived: bool, lives: bool) {
+        let counts = entry.facet <= HEARTBEAT_FACET && lived != lives;
+        if counts && !self.has_live(&entry.id, Some(entry.facet)) {
+            let (before, after) = (usize::from(lived), usize::from(lives));
+            self.sizes.live_ids = self.sizes.live_ids.saturating_sub(before) + after;
+        }
     }
 
     /// Puts a hash into the digests, or takes it out.
@@ -217,13 +267,25 @@ impl Key {
         (!ambiguous).then_some(first)
     }
 
-    pub(super) fn bucket(&self, bucket: u8) -> impl Iterator<Item = (&EntryId, &Slot)> {
-        self.starting_at(u64::from(bucket) << 56)
-            .take_while(move |(hash, _)| bucket_of_hash(*hash) == bucket)
+    /// Those of a bucket behind `after` and up to `upto`, by their marks.
+    pub(super) fn bucket(
+        &self,
+        bucket: u8,
+        after: Option<Mark>,
+        upto: Option<Mark>,
+    ) -> impl Iterator<Item = (&EntryId, &Slot)> {
+        let first = (u64::from(bucket) << 56, EntryId::new("", 0));
+        let start = after.map_or(Bound::Included(first), Bound::Excluded);
+        // Without an end, which may be before the start, and is then no range.
+        self.by_hash
+            .range((start, Bound::Unbounded))
+            .take_while(move |mark| {
+                bucket_of_hash(mark.0) == bucket && upto.as_ref().is_none_or(|upto| *mark <= upto)
+            })
             .filter_map(move |(_, entry)| self.slots.get_key_value(entry))
     }
 
-    fn starting_at(&self, id_hash: u64) -> impl Iterator<Item = &(u64, EntryId)> {
+    fn starting_at(&self, id_hash: u64) -> impl Iterator<Item = &Mark> {
         self.by_hash.range((id_hash, EntryId::new("", 0))..)
     }
 

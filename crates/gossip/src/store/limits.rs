@@ -12,13 +12,14 @@ use crate::time::Now;
 pub struct Limits {
     /// Most keys.
     pub max_keys: usize,
-    /// Most registers of one key, where each facet of an entry counts.
+    /// Most entries of one key, where an entry counts once if anything of it lives in a facet up to
+    /// [`HEARTBEAT_FACET`](super::HEARTBEAT_FACET). Tombstones and other facets are bounded by their bytes alone.
     pub max_entries_per_key: usize,
     /// Most memory in bytes, about.
     pub max_bytes: usize,
     /// How far ahead of our wall clock a register of another may be. Others are refused alone, so a wrong clock harms its owner.
     pub max_clock_skew: Duration,
-    /// How long tombstones are kept: longer than any member is cut off and then comes back with what it has.
+    /// How long tombstones are told to others, rounded up to a [tick](Self::until_tick). Later than that they are only remembered.
     pub tombstone_horizon: Duration,
 }
 
@@ -40,9 +41,24 @@ impl Limits {
         (self.tombstone_horizon / 64).clamp(Duration::from_millis(100), Duration::from_secs(60))
     }
 
-    /// Whether it was written before the horizon.
-    pub(super) fn is_old(&self, now: Now, version: Version) -> bool {
-        age(now, version) > self.tombstone_horizon
+    /// How long it is until [`Store::tick`](super::Store::tick) is to be called next: at the same moments everywhere, as far as
+    /// wall clocks are right, so that all members drop the same tombstones at the same time.
+    pub fn until_tick(&self, now: Now) -> Duration {
+        let period = self.tick_ms();
+        Duration::from_millis(period - now.wall_ms % period)
+    }
+
+    /// Whether a tombstone was written before the horizon, as it was at the last tick: between two of them nothing expires.
+    pub(super) fn is_expired(&self, now: Now, version: Version) -> bool {
+        let tick = now.wall_ms - now.wall_ms % self.tick_ms();
+        Duration::from_millis(tick.saturating_sub(version.hlc.ms())) > self.tombstone_horizon
+    }
+
+    /// Whether what was written at `written` may have been there when something was removed at `removed`, by times only: clocks
+    /// differ a little, but nobody forgets a removal, and the epoch it was in, before it has expired.
+    pub(super) fn was_before(&self, written: Version, removed: Version) -> bool {
+        let later = Duration::from_millis(written.hlc.ms().saturating_sub(removed.hlc.ms()));
+        later <= self.tombstone_horizon / 2
     }
 
     /// Whether its author's clock is further ahead of ours than may be.
@@ -51,18 +67,10 @@ impl Limits {
         version.hlc.ms() > now.wall_ms.saturating_add(skew)
     }
 
-    /// Whether a live register is to be restamped by its author: at a quarter of the horizon or up to a quarter of that earlier,
-    /// depending on its id, so that not all are at once.
-    pub(super) fn is_stale(&self, now: Now, version: Version, id_hash: u64) -> bool {
-        let period = self.tombstone_horizon / 4;
-        let spread = u64::try_from((period / 4).as_millis()).unwrap_or(u64::MAX).max(1);
-        age(now, version) >= period.saturating_sub(Duration::from_millis(id_hash % spread))
+    fn tick_ms(&self) -> u64 {
+        // At least 100, by its bounds.
+        u64::try_from(self.tick_period().as_millis()).unwrap_or(u64::MAX).max(1)
     }
-}
-
-/// Age by the two wall clocks; what is ahead of ours has none.
-fn age(now: Now, version: Version) -> Duration {
-    Duration::from_millis(now.wall_ms.saturating_sub(version.hlc.ms()))
 }
 
 /// Why a register is not stored.
@@ -80,13 +88,13 @@ pub enum Reason {
     /// The body is longer than [`MAX_BODY_BYTES`].
     #[error("the body is too large")]
     BodyTooLarge,
-    /// The epoch is the last there is, so that its owner could not overrule it.
-    #[error("the epoch is the last there is")]
+    /// The epoch is beyond [`MAX_EPOCH`](crate::register::MAX_EPOCH).
+    #[error("there is no such epoch")]
     EpochOutOfRange,
     /// Its author's clock is ahead of ours by more than [`Limits::max_clock_skew`].
     #[error("its time is too far ahead")]
     ClockAhead,
-    /// A tombstone of something unknown, older than [`Limits::tombstone_horizon`].
+    /// A tombstone older than [`Limits::tombstone_horizon`], of something unknown or of something written later.
     #[error("the tombstone is too old")]
     TombstoneTooOld,
     /// There are [`Limits::max_keys`].
@@ -101,6 +109,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether there was no room for it: it may well be stored elsewhere.
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::TooManyKeys | Self::TooManyEntries | Self::TooManyBytes)
+    }
+
     /// Its name in metrics.
     pub fn label(self) -> &'static str {
         match self {

@@ -1,4 +1,6 @@
 mod laws;
+mod overruling;
+mod removals;
 
 use proptest::prelude::*;
 
@@ -48,6 +50,9 @@ fn contents(store: &Store) -> Vec<(String, EntryId, Register)> {
     }
     contents
 }
+
+/// So long after the beginning, which is 40 s before a tick, that all that was written within a minute of it has expired.
+const LATE: u64 = DAY + 2 * 60_000;
 
 /// A store that was given what `store` holds, and nothing before.
 fn rebuilt(store: &Store, now: Now) -> Store {
@@ -109,8 +114,8 @@ fn what_no_store_may_hold_is_refused_from_others_and_from_ourselves() {
         let refused = if reason == Reason::KeyTooLong { EntryId::new("fine", 0) } else { entry };
         assert_eq!(applied, Err(NotApplied::Refused { entry: refused, reason }));
     }
-    let last = register(u32::MAX, 1, PEER, Some("b"));
-    let merged = store.merge(at(5), "k", &entry("i"), &last, None);
+    let beyond = register(MAX_EPOCH + 1, 1, PEER, Some("b"));
+    let merged = store.merge(at(5), "k", &entry("i"), &beyond, None);
     assert_eq!(merged, Merged::Refused(Reason::EpochOutOfRange));
     assert_eq!(store.num_keys(), 0);
     assert!(store.take_changes().is_empty());
@@ -142,40 +147,6 @@ fn a_clock_that_is_ahead_is_refused_unless_it_was_our_own() {
 }
 
 #[test]
-fn an_old_tombstone_is_taken_only_for_what_is_known() {
-    let mut store = store();
-    let (tombstone, live) = (register(0, 1, PEER, None), register(0, 0, PEER, Some("b")));
-    let late = at(1 + DAY + 1);
-    let merged = store.merge(late, "k", &entry("i"), &tombstone, None);
-    assert_eq!(merged, Merged::Refused(Reason::TombstoneTooOld));
-    assert_eq!(store.merge(late, "k", &entry("i"), &live, None), Merged::New);
-    assert_eq!(store.merge(late, "k", &entry("i"), &tombstone, None), Merged::Changed);
-    assert_eq!(store.merge(at(1 + DAY), "k", &entry("j"), &tombstone, None), Merged::New);
-}
-
-#[test]
-fn what_is_gone_is_old_and_unknown_and_goes_elsewhere_at_that_version_only() {
-    let version = register(0, 1, PEER, None).version;
-    let (young, old) = (at(1 + DAY), at(2 + DAY));
-    let mut store = store();
-    assert!(store.is_gone(old, "k", &entry("i"), version));
-    assert!(!store.is_gone(young, "k", &entry("i"), version));
-    let _ = store.merge(at(1), "k", &entry("i"), &register(0, 1, PEER, Some("b")), None);
-    assert!(!store.is_gone(old, "k", &entry("i"), version));
-
-    let other = register(0, 0, PEER, None).version;
-    assert!(!store.gone(old, "k", &entry("i"), other), "another version");
-    assert!(!store.gone(young, "k", &entry("i"), version), "not old by our clock");
-    assert!(!store.gone(old, "k", &entry("j"), version), "unknown");
-    assert!(store.gone(old, "k", &entry("i"), version));
-    assert_eq!((store.num_keys(), store.root(), store.sizes()), (0, 0, Sizes::default()));
-    assert!(!store.gone(old, "k", &entry("i"), version), "no longer there");
-
-    let _ = store.merge(at(1), "k", &entry("own"), &register(0, 1, OWN, Some("b")), None);
-    assert!(!store.gone(old, "k", &entry("own"), version));
-}
-
-#[test]
 fn a_full_store_refuses_what_is_new_and_of_others() {
     let limits = Limits { max_keys: 2, max_entries_per_key: 2, ..Limits::default() };
     let mut store = Store::new(limits, OWN);
@@ -199,6 +170,20 @@ fn a_full_store_refuses_what_is_new_and_of_others() {
     }
     let later = register(0, 2, PEER, Some("longer"));
     assert_eq!(store.merge(at(5), "a", &entry("1"), &later, None), Merged::Changed);
+    // As many facets as there may be are one entry, and what was removed is none.
+    for facet in 1..MAX_FACETS {
+        assert_eq!(store.merge(at(5), "b", &EntryId::new("1", facet), &peer, None), Merged::New);
+    }
+    let removed = register(0, 3, PEER, None);
+    for id in ["2", "3", "4"] {
+        assert_eq!(store.merge(at(5), "b", &entry(id), &removed, None), Merged::New);
+    }
+    assert_eq!((store.key_sizes("b").live_ids, store.key_sizes("b").entries), (1, 7));
+    assert_eq!(store.merge(at(5), "b", &entry("5"), &peer, None), Merged::New);
+    assert_eq!(store.merge(at(5), "b", &entry("6"), &peer, None), Merged::Refused(Reason::TooManyEntries));
+    // What is beside the facets of entries counts by its bytes only.
+    let beside = EntryId::new("6", HEARTBEAT_FACET + 1);
+    assert_eq!(store.merge(at(5), "b", &beside, &peer, None), Merged::New);
     let mut clock = Clock::default();
     assert!(store.write(at(5), "a", &entry("6"), body(Some("b")), &mut clock).is_ok());
     assert!(store.write(at(5), "f", &entry("1"), body(Some("b")), &mut clock).is_ok());
@@ -226,30 +211,6 @@ fn a_store_full_of_bytes_takes_tombstones_and_some_of_what_it_knows() {
     let tombstone = register(0, 5, PEER, None);
     assert_eq!(store.merge(at(5), "k", &entry("i"), &tombstone, None), Merged::Changed);
     assert!(store.sizes().bytes < 3 * BODY);
-}
-
-#[test]
-fn an_own_write_keeps_its_epoch_unless_it_overrules() {
-    let mut store = store();
-    let mut clock = Clock::default();
-    let mut epoch = |store: &mut Store| {
-        let written = store.write(at(5), "k", &entry("i"), body(Some("own")), &mut clock).unwrap();
-        assert_eq!((held(store, "k", "i"), written.author), (Some(&written), OWN));
-        // Whatever it overrules, others believe its time.
-        assert!(written.version.hlc < Hlc::from_ms(WALL + 6));
-        written.version.epoch
-    };
-    assert_eq!((epoch(&mut store), epoch(&mut store)), (0, 0));
-    let _ = store.merge(at(5), "k", &entry("i"), &register(0, 50_000, PEER, Some("foreign")), None);
-    assert_eq!((epoch(&mut store), epoch(&mut store)), (1, 1));
-    let _ = store.merge(at(5), "k", &entry("i"), &register(7, 1, PEER, None), None);
-    assert_eq!((epoch(&mut store), epoch(&mut store)), (8, 8));
-    let former = register(8, 1_000 * DAY, OWN, Some("of a former life"));
-    assert_eq!(store.merge(at(5), "k", &entry("i"), &former, None), Merged::Changed);
-    assert_eq!((epoch(&mut store), epoch(&mut store)), (9, 9));
-    let last = register(u32::MAX - 1, 1, PEER, Some("as far as it goes"));
-    assert_eq!(store.merge(at(5), "k", &entry("i"), &last, None), Merged::Changed);
-    assert_eq!((epoch(&mut store), epoch(&mut store)), (u32::MAX, u32::MAX));
 }
 
 #[test]
@@ -294,110 +255,6 @@ fn ages_are_told_by_the_sender_and_grow_here() {
 }
 
 #[test]
-fn tombstones_are_forgotten_after_the_horizon_and_nothing_comes_back() {
-    let mut store = store();
-    let mut clock = Clock::default();
-    let (live, tombstone) = (register(0, 1, PEER, Some("b")), register(0, 2, PEER, None));
-    let _ = store.merge(at(5), "k", &entry("i"), &live, None);
-    let _ = store.merge(at(5), "k", &entry("i"), &tombstone, None);
-    assert!(store.tick(at(2 + DAY), &mut clock).is_empty());
-    assert_eq!(store.sizes().tombstones, 1);
-    let before = store.local_version("k");
-    store.take_changes();
-    let late = at(3 + DAY);
-    assert!(store.tick(late, &mut clock).is_empty());
-    assert_eq!((store.num_keys(), store.root(), store.sizes()), (0, 0, Sizes::default()));
-    assert!(store.local_version("k") > before);
-    assert_eq!(store.take_changes().entries.len(), 1);
-    assert!(store.is_gone(late, "k", &entry("i"), live.version));
-    let merged = store.merge(late, "k", &entry("i"), &tombstone, None);
-    assert_eq!(merged, Merged::Refused(Reason::TombstoneTooOld));
-}
-
-#[test]
-fn own_live_registers_are_restamped_a_few_at_a_time_within_a_quarter_of_the_horizon() {
-    let mut store = store();
-    let mut clock = Clock::default();
-    let ids: Vec<_> = (0..100).map(|number| format!("i{number}")).collect();
-    for id in &ids {
-        store.upsert(at(0), "k", &entry(id), Bytes::from_static(b"b"), &mut clock).unwrap();
-    }
-    store.remove(at(0), "k", &entry("i0"), &mut clock).unwrap();
-    let _ = store.merge(at(0), "k", &entry("foreign"), &register(0, 0, PEER, Some("b")), None);
-    assert!(store.tick(at(4 * HOUR), &mut clock).is_empty());
-    let mut restamped = BTreeMap::new();
-    for minutes in 4 * 60..=6 * 60 {
-        let now = at(minutes * HOUR / 60);
-        let due = store.tick(now, &mut clock);
-        assert!(due.len() < 30, "{} at once", due.len());
-        for (key, place) in due {
-            let register = store.get(&key, &place).unwrap().register();
-            assert_eq!(register.version.epoch, 0);
-            assert_eq!((register.version.hlc.ms(), &register.body), (now.wall_ms, &body(Some("b"))));
-            assert_eq!(restamped.insert(place, minutes), None, "twice");
-        }
-    }
-    assert_eq!(restamped.len(), 99);
-    assert_equal(&store, &rebuilt(&store, at(6 * HOUR)));
-}
-
-#[test]
-fn restamping_is_no_sign_of_life() {
-    let mut store = store();
-    let mut clock = Clock::default();
-    let heartbeat = EntryId::new("i", HEARTBEAT_FACET);
-    store.upsert(at(0), "k", &heartbeat, Bytes::from_static(b"b"), &mut clock).unwrap();
-    assert_eq!(store.tick(at(7 * HOUR), &mut clock), [(SmolStr::new("k"), heartbeat.clone())]);
-    let slot = store.get("k", &heartbeat).unwrap();
-    assert_eq!(slot.age(at(7 * HOUR)), Duration::from_millis(7 * HOUR));
-    let mut other = Store::new(Limits::default(), PEER);
-    let age = Some(slot.age(at(7 * HOUR)));
-    let young = Now { mono: Duration::from_millis(1), ..at(7 * HOUR) };
-    assert_eq!(other.merge(young, "k", &heartbeat, slot.register(), age), Merged::New);
-    assert_eq!(other.get("k", &heartbeat).unwrap().age(young), Duration::from_millis(7 * HOUR));
-}
-
-#[test]
-fn an_own_register_from_a_wrong_clock_is_restamped_once() {
-    for text in [Some("of a former life"), None] {
-        let mut store = store();
-        let mut clock = Clock::default();
-        let _ = store.merge(at(5), "k", &entry("i"), &register(0, 1_000 * DAY, OWN, text), None);
-        assert_eq!(store.tick(at(5), &mut clock).len(), 1);
-        let restamped = held(&store, "k", "i").unwrap();
-        assert_eq!(restamped.version, Version { epoch: 1, hlc: Hlc::from_ms(WALL + 5) });
-        assert_eq!(restamped.body, body(text));
-        assert!(store.tick(at(6), &mut clock).is_empty());
-        // Our own clock jumps ahead and back, within one life: there is no better time to be had.
-        store.write(at(1_000 * DAY), "k", &entry("i"), body(text), &mut clock).unwrap();
-        assert!(store.tick(at(7), &mut clock).is_empty());
-    }
-}
-
-#[test]
-fn a_member_cut_off_for_long_keeps_only_its_own() {
-    let mut store = store();
-    let mut clock = Clock::default();
-    for (key, id, author, text) in [
-        ("a", "1", PEER, Some("b")),
-        ("a", "2", OWN, Some("b")),
-        ("a", "3", PEER, None),
-        ("a", "4", OWN, None),
-        ("b", "1", PEER, Some("b")),
-    ] {
-        let _ = store.merge(at(5), key, &entry(id), &register(0, 1, author, text), None);
-    }
-    store.take_changes();
-    assert_eq!(store.forget_foreign(), 3);
-    assert_eq!(store.keys().collect::<Vec<_>>(), ["a"]);
-    let left: Vec<_> = store.registers("a").map(|(entry, _)| entry.id.as_str()).collect();
-    assert_eq!(left, ["2", "4"]);
-    assert_eq!(store.take_changes().entries.len(), 3);
-    assert_equal(&store, &rebuilt(&store, at(5)));
-    assert!(store.tick(at(5), &mut clock).is_empty());
-}
-
-#[test]
 fn changes_are_applied_all_or_none_and_conflict_by_the_entry() {
     let mut store = store();
     let mut clock = Clock::default();
@@ -427,7 +284,7 @@ fn changes_are_applied_all_or_none_and_conflict_by_the_entry() {
 
     // Forgotten since: nothing is left to tell when that place changed.
     let read = store.local_version("k");
-    assert!(store.tick(at(2 * DAY), &mut clock).is_empty());
+    assert_eq!(store.tick(at(2 * DAY), &mut clock).expired.len(), 2);
     assert_eq!(store.num_keys(), 0);
     assert_eq!(store.apply(at(2 * DAY), "k", Some(read), &[(i.clone(), bytes())], &mut clock), conflict);
     let again = store.local_version("k");
@@ -528,6 +385,11 @@ fn ticks_are_due_a_few_times_within_every_horizon() {
     for (horizon, period) in [(24 * 60 * 60, 60_000), (64, 1_000), (0, 100), (u64::MAX, 60_000)] {
         let limits = Limits { tombstone_horizon: Duration::from_secs(horizon), ..Limits::default() };
         assert_eq!(limits.tick_period(), Duration::from_millis(period));
+        // Wherever a member begins, the next one is when the wall clock shows a multiple of that.
+        for ms in [0, 1, period - 1] {
+            let now = Now { wall_ms: 7 * period + ms, ..at(0) };
+            assert_eq!(limits.until_tick(now), Duration::from_millis(period - ms));
+        }
     }
 }
 
@@ -541,12 +403,13 @@ fn times_at_their_ends_do_not_panic() {
         for now in [Now::default(), end, at(5), Now::default(), end] {
             for hlc in [0, 1, u64::MAX] {
                 for (author, text) in [(OWN, Some("b")), (PEER, Some("b")), (PEER, None)] {
-                    let version = Version { epoch: u32::MAX - 1, hlc: Hlc(hlc) };
+                    let version = Version { epoch: MAX_EPOCH, hlc: Hlc(hlc) };
                     let register = Register { version, author, body: body(text) };
                     let _ = store.merge(now, "k", &entry("i"), &register, Some(limit));
                     let _ = store.write(now, "k", &entry("j"), body(text), &mut clock);
-                    let _ = store.is_gone(now, "k", &entry("l"), version);
-                    let _ = store.gone(now, "k", &entry("i"), version);
+                    store.remember("k", &entry("l"), &register);
+                    let _ = store.heal(now, "k", &entry("i"), &mut clock);
+                    let _ = limits.until_tick(now);
                     store.tick(now, &mut clock);
                 }
             }

@@ -1,69 +1,30 @@
-//! Whom to take in: foca itself would add whoever a datagram names.
+//! How fast datagrams may make members known: foca itself would add whoever one names.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
-
-use super::SwimError;
 
 /// What a member new from a datagram costs, in the unit in which the bucket fills by the rate in each nanosecond.
 const TOKEN: u64 = 1_000_000_000;
 
-/// The names that foca has, and how many more it may get.
+/// A bucket of tokens.
 pub(super) struct Admission {
-    known: BTreeSet<u64>,
-    max: usize,
     rate: u64,
     level: u64,
     filled_at: Duration,
 }
 
 impl Admission {
-    /// At most `max` members, and no more than `rate` a second from datagrams.
-    pub(super) fn new(max: usize, rate: u32, now: Duration) -> Self {
+    /// No more than `rate` members a second.
+    pub(super) fn new(rate: u32, now: Duration) -> Self {
         let rate = u64::from(rate);
-        Self { known: BTreeSet::new(), max, rate, level: rate * TOKEN, filled_at: now }
+        Self { rate, level: rate * TOKEN, filled_at: now }
     }
 
-    pub(super) fn knows(&self, name: u64) -> bool {
-        self.known.contains(&name)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Takes in a member from a session with another one.
-    pub(super) fn enlist(&mut self, name: u64) -> Result<(), SwimError> {
-        if !self.knows(name) {
-            if self.len() >= self.max {
-                return Err(SwimError::TooManyMembers);
-            }
-            self.known.insert(name);
-        }
-        Ok(())
-    }
-
-    /// Takes in a member from a datagram.
-    pub(super) fn admit(&mut self, now: Duration, name: u64) -> Result<(), SwimError> {
-        if self.knows(name) {
-            return Ok(());
-        }
+    /// Whether one more may come in now; if so, it counts as one that did.
+    pub(super) fn admits(&mut self, now: Duration) -> bool {
         self.fill(now);
-        if self.level < TOKEN {
-            return Err(SwimError::TooFast);
-        }
-        self.enlist(name)?;
-        self.level -= TOKEN;
-        Ok(())
-    }
-
-    pub(super) fn forget(&mut self, name: u64) {
-        self.known.remove(&name);
-    }
-
-    /// These are the names that foca has.
-    pub(super) fn reset(&mut self, names: impl Iterator<Item = u64>) {
-        self.known = names.collect();
+        let level = self.level.checked_sub(TOKEN);
+        self.level = level.unwrap_or(self.level);
+        level.is_some()
     }
 
     fn fill(&mut self, now: Duration) {
@@ -78,41 +39,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn datagrams_fill_no_faster_than_the_rate_and_nothing_fills_beyond_the_most() {
-        let mut admission = Admission::new(25, 10, Duration::ZERO);
-        let mut name = 0;
-        let mut flood = |admission: &mut Admission, at: Duration| {
-            (0..100)
-                .filter(|_| {
-                    name += 1;
-                    admission.admit(at, name).is_ok()
-                })
-                .count()
-        };
-        assert_eq!(flood(&mut admission, Duration::ZERO), 10);
-        assert_eq!(flood(&mut admission, Duration::from_millis(99)), 0);
-        assert_eq!(flood(&mut admission, Duration::from_millis(100)), 1);
-        assert_eq!(flood(&mut admission, Duration::from_secs(60)), 10);
-        assert_eq!(flood(&mut admission, Duration::from_secs(120)), 4);
-        assert_eq!(admission.len(), 25);
-        assert!(admission.admit(Duration::from_secs(120), 1).is_ok(), "known already");
-        assert!(admission.enlist(1_000).is_err());
-        admission.forget(1);
-        assert!(admission.enlist(1_000).is_ok());
-        admission.reset([7, 8].into_iter());
-        assert!(admission.len() == 2 && admission.knows(7));
+    fn members_come_in_no_faster_than_the_rate() {
+        let mut admission = Admission::new(10, Duration::ZERO);
+        let flood =
+            |millis: u64| (0..100).filter(|_| admission.admits(Duration::from_millis(millis))).count();
+        let admitted = [0, 99, 100, 60_000, 60_000, 60_250].map(flood);
+        assert_eq!(admitted, [10, 0, 1, 10, 0, 2]);
     }
 
     #[test]
     fn small_steps_fill_as_much_as_large_ones() {
-        let mut admission = Admission::new(100, 10, Duration::ZERO);
-        for name in 0..10 {
-            assert!(admission.admit(Duration::ZERO, name).is_ok());
-        }
-        let steps = (1..=1_000_000_u64).filter(|step| {
-            let now = Duration::from_nanos(step * 100);
-            admission.admit(now, 100).is_ok()
-        });
+        let mut admission = Admission::new(10, Duration::ZERO);
+        assert!((0..10).all(|_| admission.admits(Duration::ZERO)));
+        let steps = (1..=1_000_000_u64).filter(|step| admission.admits(Duration::from_nanos(step * 100)));
         assert_eq!(steps.take(1).collect::<Vec<_>>(), [1_000_000]);
     }
 }

@@ -11,8 +11,8 @@ use super::codec::{MAX_HEADER_BYTES, MAX_MEMBER_BYTES};
 const TICK: Duration = Duration::from_millis(1);
 /// Any header fits, with the number of members and one of them behind it.
 const MIN_PACKET_BYTES: usize = MAX_HEADER_BYTES + 2 + MAX_MEMBER_BYTES;
-/// The most that a UDP datagram carries.
-const MAX_PACKET_BYTES: usize = 65_507;
+/// The most that a UDP datagram carries: what others send is taken in up to this length.
+pub(super) const MAX_PACKET_BYTES: usize = 65_507;
 
 /// How members are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Config {
     pub announce_to_down_period: Duration,
     /// How many of them.
     pub announce_to_down_nodes: usize,
-    /// Longest message, sent and received.
+    /// Longest message that is sent. Others may send longer ones.
     pub max_packet_bytes: usize,
     /// How many members are known at most, the remembered dead included.
     pub max_members: usize,
@@ -117,7 +117,8 @@ impl Config {
         NonZeroU8::new(u8::try_from(transmissions).unwrap_or(u8::MAX)).unwrap_or(NonZeroU8::MIN)
     }
 
-    fn suspect_to_down_after(&self, members: usize) -> Duration {
+    /// How long a suspect has to answer when there are `members`.
+    pub(super) fn suspect_to_down_after(&self, members: usize) -> Duration {
         let factor = f64::from(u32::try_from(members).unwrap_or(u32::MAX)).log10().max(1.0);
         Duration::try_from_secs_f64(self.suspicion_timeout.as_secs_f64() * factor)
             .unwrap_or(self.suspicion_timeout)

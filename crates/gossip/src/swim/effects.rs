@@ -1,5 +1,6 @@
 //! What foca asks for, gathered until its call is over; and what becomes of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 use std::{mem, slice};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use foca::{Header, Message, Notification, OwnedNotification, Runtime, State, Timer};
 
 use super::codec::{read_message, write_message};
-use super::{Phase, Swim, SwimEvent, SwimOut};
+use super::{MemberState, Phase, Swim, SwimEvent, SwimOut};
 use crate::id::NodeId;
 use crate::time::Now;
 
@@ -41,8 +42,14 @@ impl Swim {
         for note in effects.notes.drain(..) {
             match note {
                 OwnedNotification::MemberUp(id) => out.events.push(SwimEvent::MemberUp(id)),
-                OwnedNotification::MemberDown(id) => out.events.push(SwimEvent::MemberDown(id)),
-                OwnedNotification::Rename(old, new) => out.events.push(SwimEvent::Renamed(old, new)),
+                OwnedNotification::MemberDown(id) => {
+                    self.probes.lost(id.name);
+                    out.events.push(SwimEvent::MemberDown(id));
+                }
+                OwnedNotification::Rename(old, new) => {
+                    self.probes.lost(new.name);
+                    out.events.push(SwimEvent::Renamed(old, new));
+                }
                 OwnedNotification::Active => out.events.push(SwimEvent::Active),
                 OwnedNotification::Idle => {
                     self.probes.clear();
@@ -60,23 +67,30 @@ impl Swim {
                     self.reborn = true;
                     out.events.push(SwimEvent::Rejoined(id));
                 }
-                OwnedNotification::DataReceived(header) => self.received(&header, out),
+                OwnedNotification::DataReceived(header) => self.received(now, &header, out),
                 OwnedNotification::DataSent(header) => {
                     if let Some((to, bytes)) = datagrams.next() {
-                        out.datagrams.push((to.addr, self.sent(&header, bytes)));
+                        out.datagrams.push((to.addr, self.sent(now, &header, bytes)));
+                    }
+                    if matches!(header.message, Message::Ping(_)) {
+                        out.datagrams.extend(self.accusation(header.dst));
                     }
                 }
-                OwnedNotification::ProbeFailed(number, _) => self.probes.failed(number),
+                OwnedNotification::ProbeFailed(number, id) => {
+                    self.roster.touch(id.name);
+                    self.probes.failed(number);
+                }
             }
         }
         out.datagrams.extend(datagrams.map(|(to, bytes)| (to.addr, bytes)));
-        let slowness = u32::from(self.probes.score()) + 1;
         for (delay, timer) in effects.timers.drain(..) {
             // The indirect probe keeps its delay, and so stays before the next probe.
             let delay = match timer {
-                Timer::ProbeRandomMember(_) | Timer::ChangeSuspectToDown { .. } => {
-                    delay.saturating_mul(slowness)
+                Timer::ProbeRandomMember(token) => {
+                    self.token = token;
+                    self.stretched(delay)
                 }
+                Timer::ChangeSuspectToDown { .. } => self.stretched(delay),
                 _ => delay,
             };
             if self.is_live() {
@@ -84,11 +98,21 @@ impl Swim {
             }
         }
         self.effects = effects;
+        self.roster.refresh(self.foca.iter_membership_state());
+    }
+
+    /// A wait of ours before we accuse others.
+    pub(super) fn stretched(&self, delay: Duration) -> Duration {
+        delay.saturating_mul(u32::from(self.probes.score()) + 1)
     }
 
     /// foca takes in a message with this header.
-    fn received(&mut self, header: &Header<NodeId>, out: &mut SwimOut) {
-        self.probes.received(header);
+    fn received(&mut self, now: Now, header: &Header<NodeId>, out: &mut SwimOut) {
+        self.probes.received(now.mono, header);
+        if self.roster.suspicion(&header.src).is_some_and(|suspected| header.src_incarnation <= suspected) {
+            // It lives. But only it can say so, and nobody told it that it must if the news of the suspicion was lost.
+            out.datagrams.extend(self.accusation(header.src));
+        }
         if matches!(header.message, Message::PingReq { .. }) {
             // Tells whoever asked that we heard, whatever the target does. An empty message is enough.
             let me = self.id();
@@ -104,15 +128,29 @@ impl Swim {
         }
     }
 
+    /// Tells a member that it is suspected here, so that it refutes that, if it is.
+    fn accusation(&self, suspect: NodeId) -> Option<(SocketAddr, Bytes)> {
+        let incarnation = self.roster.suspicion(&suspect)?;
+        let header = Header {
+            src: self.id(),
+            src_incarnation: self.incarnation(),
+            dst: suspect,
+            message: Message::Gossip,
+        };
+        let suspected = MemberState { id: suspect, incarnation, state: super::State::Suspect }.into();
+        let bytes = write_message(&header, Some(slice::from_ref(&suspected))).ok()?;
+        Some((suspect.addr, Bytes::from(bytes)))
+    }
+
     /// foca sends `bytes` with this header. Returns what is to be sent.
-    fn sent(&mut self, header: &Header<NodeId>, bytes: Bytes) -> Bytes {
+    fn sent(&mut self, now: Now, header: &Header<NodeId>, bytes: Bytes) -> Bytes {
         let (speaker, incarnation) = self.spoke;
         if header.src == speaker && header.src_incarnation > incarnation {
             // We were suspected and answered.
             self.probes.worsen(1);
         }
         self.spoke = (header.src, header.src_incarnation);
-        self.probes.sent(header);
+        self.probes.sent(now.mono, header);
         if header.message == Message::TurnUndead {
             return self.explained(header, bytes);
         }

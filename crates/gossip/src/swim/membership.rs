@@ -21,8 +21,9 @@ pub trait Membership {
         out: &mut SwimOut,
     ) -> Result<(), SwimError>;
 
-    /// A probe that was to be made over a stream was answered by the very life that was asked for, or was not.
-    fn on_stream_probe(&mut self, now: Now, probe: ProbeId, answered: bool, out: &mut SwimOut);
+    /// A probe that was to be made over a stream was answered by the very life that was asked for, which has refuted so many
+    /// suspicions.
+    fn on_stream_probe(&mut self, now: Now, probe: ProbeId, incarnation: u16, out: &mut SwimOut);
 
     /// [`Membership::next_deadline`] has come.
     fn on_deadline(&mut self, now: Now, out: &mut SwimOut);
@@ -51,8 +52,8 @@ impl Membership for Swim {
         self.handle_datagram(now, payload, out)
     }
 
-    fn on_stream_probe(&mut self, now: Now, probe: ProbeId, answered: bool, out: &mut SwimOut) {
-        self.stream_probe_result(now, probe, answered, out);
+    fn on_stream_probe(&mut self, now: Now, probe: ProbeId, incarnation: u16, out: &mut SwimOut) {
+        self.stream_probe_answered(now, probe, incarnation, out);
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut SwimOut) {

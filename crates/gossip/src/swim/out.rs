@@ -39,7 +39,8 @@ pub enum SwimEvent {
         /// Where it is.
         addr: SocketAddr,
     },
-    /// A member is late with its answer to a datagram: ask it over a stream, and tell the [result](super::Swim::stream_probe_result).
+    /// A member is late with its answer to a datagram: ask it over a stream, after telling it what
+    /// [suspicion](super::Swim::suspicion) it is under, and report its [answer](super::Swim::stream_probe_answered).
     ProbeOverStream {
         /// Which probe.
         probe: ProbeId,
@@ -54,7 +55,7 @@ pub enum SwimEvent {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SwimError {
-    /// It is longer than what we send.
+    /// It is longer than any datagram.
     #[error("a message about members has {bytes} bytes, more than {max}")]
     TooLong {
         /// Its length.
@@ -68,6 +69,9 @@ pub enum SwimError {
     /// Its sender has our name, in an earlier life than ours.
     #[error("a message about members is from an earlier member of our name")]
     OwnName,
+    /// Its sender is in a life that is to begin in more than a year.
+    #[error("a message about members is from a life that cannot have begun")]
+    FarAhead,
     /// Its sender is new, and so were many others just before.
     #[error("new members come too fast")]
     TooFast,
@@ -85,6 +89,8 @@ pub enum SwimError {
 pub struct Counts {
     /// Members not taken in because there were too many, or too many at once.
     pub refused_members: u64,
+    /// Lives not taken in because they are to begin in more than a year.
+    pub refused_lives: u64,
     /// Suspicions that were over before their deadline.
     pub ended_suspicions: u64,
     /// Errors of foca that have no caller to go to; none is expected.

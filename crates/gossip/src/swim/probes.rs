@@ -1,4 +1,7 @@
-//! The probe under way, and what probes say about ourselves.
+//! The probe under way, and what probes say about ourselves and about the way to others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use foca::{Header, Message, ProbeNumber};
 
@@ -27,11 +30,15 @@ pub struct ProbeId {
 pub(super) struct Probes {
     current: Option<Probe>,
     score: u8,
+    /// How long answers of members that live take, smoothed, by their names.
+    rtts: BTreeMap<u64, Duration>,
 }
 
 #[derive(Debug)]
 struct Probe {
     id: ProbeId,
+    /// When the target was asked, until its own answer comes, or until one is made up for it.
+    asked_at: Option<Duration>,
     answered: bool,
     streamed: bool,
     relays: Vec<NodeId>,
@@ -54,14 +61,38 @@ impl Probes {
         self.current = None;
     }
 
-    /// foca sent this.
-    pub(super) fn sent(&mut self, header: &Header<NodeId>) {
+    /// How long a member takes to answer, there and back.
+    pub(super) fn rtt(&self, name: u64) -> Option<Duration> {
+        self.rtts.get(&name).copied()
+    }
+
+    /// A member lives no more, or in a later life that may be elsewhere.
+    pub(super) fn lost(&mut self, name: u64) {
+        self.rtts.remove(&name);
+        if let Some(probe) = self.current.as_mut().filter(|probe| probe.id.target.name == name) {
+            probe.asked_at = None;
+        }
+    }
+
+    /// The answer that foca gets next was not sent by the target.
+    pub(super) fn made_up(&mut self) {
+        if let Some(probe) = &mut self.current {
+            probe.asked_at = None;
+        }
+    }
+
+    /// foca sent this at `now`.
+    pub(super) fn sent(&mut self, now: Duration, header: &Header<NodeId>) {
         match &header.message {
             Message::Ping(number) => {
-                let id = ProbeId { number: *number, target: header.dst };
-                let probe =
-                    Probe { id, answered: false, streamed: false, relays: Vec::new(), silent: Vec::new() };
-                self.current = Some(probe);
+                self.current = Some(Probe {
+                    id: ProbeId { number: *number, target: header.dst },
+                    asked_at: Some(now),
+                    answered: false,
+                    streamed: false,
+                    relays: Vec::new(),
+                    silent: Vec::new(),
+                });
             }
             Message::PingReq { .. } => {
                 if let Some(probe) = &mut self.current {
@@ -73,12 +104,20 @@ impl Probes {
         }
     }
 
-    /// foca took in this.
-    pub(super) fn received(&mut self, header: &Header<NodeId>) {
+    /// foca took in this at `now`.
+    pub(super) fn received(&mut self, now: Duration, header: &Header<NodeId>) {
         let Some(probe) = &mut self.current else { return };
         probe.silent.retain(|relay| *relay != header.src);
         let answers = match &header.message {
-            Message::Ack(number) => *number == probe.id.number && header.src == probe.id.target,
+            Message::Ack(number) => {
+                let is_own = *number == probe.id.number && header.src == probe.id.target;
+                if is_own && let Some(asked_at) = probe.asked_at.take() {
+                    let took = now.saturating_sub(asked_at);
+                    let rtt = self.rtts.entry(header.src.name).or_insert(took);
+                    *rtt = smoothed(*rtt, took);
+                }
+                is_own
+            }
             Message::ForwardedAck { probe_number, .. } => {
                 *probe_number == probe.id.number && probe.relays.contains(&header.src)
             }
@@ -113,6 +152,11 @@ impl Probes {
     }
 }
 
+/// A quarter of the last one, and three of those before.
+fn smoothed(before: Duration, last: Duration) -> Duration {
+    before.saturating_mul(3).saturating_add(last) / 4
+}
+
 impl ProbeId {
     pub(super) fn target(self) -> NodeId {
         self.target
@@ -120,5 +164,49 @@ impl ProbeId {
 
     pub(super) fn ack(self) -> Message<NodeId> {
         Message::Ack(self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn header(src: &str, dst: &str, message: Message<NodeId>) -> Header<NodeId> {
+        let id = |name| NodeId::new(name, 1, "10.0.0.1:7946".parse().unwrap());
+        Header { src: id(src), src_incarnation: 0, dst: id(dst), message }
+    }
+
+    #[test]
+    fn only_what_the_target_itself_answers_tells_how_far_away_it_is() {
+        let mut probes = Probes::default();
+        let name = header("b", "a", Message::Gossip).src.name;
+        let ask = |probes: &mut Probes, number, at| {
+            probes.sent(millis(at), &header("a", "b", Message::Ping(number)));
+        };
+        let answer = |probes: &mut Probes, number, at| {
+            probes.received(millis(at), &header("b", "a", Message::Ack(number)));
+        };
+        ask(&mut probes, 1, 1_000);
+        answer(&mut probes, 9, 1_010);
+        assert_eq!(probes.rtt(name), None, "to another probe");
+        answer(&mut probes, 1, 1_040);
+        assert_eq!(probes.rtt(name), Some(millis(40)));
+        answer(&mut probes, 1, 1_900);
+        assert_eq!(probes.rtt(name), Some(millis(40)), "twice");
+        ask(&mut probes, 2, 2_000);
+        answer(&mut probes, 2, 2_080);
+        assert_eq!(probes.rtt(name), Some(millis(50)), "smoothed");
+        ask(&mut probes, 3, 3_000);
+        probes.made_up();
+        answer(&mut probes, 3, 3_900);
+        assert_eq!(probes.rtt(name), Some(millis(50)), "made up");
+        ask(&mut probes, 4, 4_000);
+        probes.lost(name);
+        answer(&mut probes, 4, 4_010);
+        assert_eq!(probes.rtt(name), None, "gone");
     }
 }

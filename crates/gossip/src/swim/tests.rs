@@ -1,7 +1,10 @@
+mod intake;
 mod net;
 
+use foca::Message;
 use rand::RngExt as _;
 
+use super::codec::read_message;
 use super::effects::tells_death;
 use super::*;
 use net::{Net, START_MS, addr, id, millis, secs};
@@ -20,11 +23,15 @@ fn f1_a_suspicion_that_was_answered_ends_without_a_word() {
     assert_eq!((net.deaths(), net.rejoins()), (0, 0));
 }
 
-/// With broadcasts of foca, messages would have a tail: it would be sent and taken.
+/// With broadcasts of foca, what is given to it for that would be kept, and sent behind the members.
 #[test]
 fn f2_nothing_but_members_rides_in_messages() {
     let mut net = Net::cluster(30, 2);
+    for number in 1..=30 {
+        net.act(number, |swim, _, _| assert!(swim.foca.add_broadcast(b"a register").is_err()));
+    }
     net.run(secs(10));
+    assert!((1..=30).all(|number| net.node(number).foca.custom_broadcast_backlog() == 0));
     let mut updates = Vec::new();
     assert!(net.log.len() > 100);
     for (_, _, bytes) in &net.log {
@@ -69,10 +76,23 @@ fn f3_an_answer_counts_for_its_own_probe_only() {
     assert!(net.run_until(secs(5), |net| probe(net).is_some()));
     let old = probe(&net).unwrap();
     net.run(secs(2));
-    net.act(1, |swim, now, out| swim.stream_probe_result(now, old, true, out));
+    net.act(1, |swim, now, out| swim.stream_probe_answered(now, old, 1, out));
     net.run(secs(1));
     assert_eq!(net.state(1, 2), Some(State::Suspect));
     assert_eq!(net.node(1).counts().engine_errors, 0);
+}
+
+/// Unless the target hears that it is suspected, and its answer tells that it did, suspicions end with its death.
+#[test]
+fn f3_an_answer_over_a_stream_ends_a_suspicion() {
+    let mut net = Net::cluster(2, 3);
+    net.loss = 1.0;
+    assert!(net.run_until(secs(20), |net| net.state(1, 2) == Some(State::Suspect)));
+    net.streams = true;
+    net.run(secs(60));
+    assert_eq!(net.state(1, 2), Some(State::Alive));
+    assert_eq!((net.deaths(), net.rejoins()), (0, 0));
+    assert!(net.node(1).counts().ended_suspicions > 0);
 }
 
 /// Taken as it is told, a death would be one at once, and the member, which lives, would have to begin a new life.
@@ -333,6 +353,33 @@ fn lost_datagrams_alone_kill_nobody() {
         net.run(secs(120));
         assert_eq!((net.deaths(), net.rejoins()), (0, 0), "{loss} lost");
     }
+}
+
+#[test]
+fn answers_tell_how_far_away_a_member_is_while_it_lives() {
+    let mut net = Net::cluster(3, 16);
+    net.streams = true;
+    let rtt = |net: &Net, other: u8| net.node(1).rtt(id(other).name);
+    assert_eq!(rtt(&net, 2), None);
+    net.run(secs(30));
+    for other in 2..=3 {
+        let rtt = rtt(&net, other).unwrap();
+        assert!((millis(2)..=millis(40)).contains(&rtt), "{rtt:?}");
+    }
+
+    // Answers over relays and streams take longer, for reasons of their own.
+    net.cut.extend([(addr(1), addr(2)), (addr(2), addr(1))]);
+    net.run(secs(1));
+    let before = rtt(&net, 2);
+    net.run(secs(30));
+    assert_eq!((net.state(1, 2), rtt(&net, 2)), (Some(State::Alive), before));
+
+    net.cut.clear();
+    net.run(secs(5));
+    net.dead.insert(addr(3));
+    assert!(net.run_until(secs(120), |net| net.state(1, 3) == Some(State::Down)));
+    assert_eq!(rtt(&net, 3), None);
+    assert!(net.node(1).knows(id(3).name) && !net.node(1).knows(id(99).name));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::register::{EntryId, Version};
 
 use super::code::{Cursor, put_bytes, put_entry, put_u64, put_version};
 use super::list::{RecordList, put_root, read_root};
+use super::pack::{PACKED, pack, unpack};
 use super::{Fault, MAX_KEY_BYTES, MAX_TEXT_BYTES, WireError};
 
 /// Longest frame, in bytes behind its length.
@@ -17,7 +18,7 @@ pub const MAX_FRAME_BYTES: usize = 1 << 20;
 /// In memory an item takes several times its bytes on the wire: this bounds what one frame can take.
 pub const MAX_FRAME_ITEMS: usize = 1 << 16;
 
-const LENGTH_BYTES: usize = 4;
+pub(super) const LENGTH_BYTES: usize = 4;
 
 const HELLO: u8 = 1;
 const PING: u8 = 2;
@@ -148,6 +149,16 @@ impl Frame {
         Ok(out.into())
     }
 
+    /// The same, packed with lz4 if that makes it shorter by at least an eighth.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode): what would be too long unpacked is too long.
+    pub fn encode_packed(&self) -> Result<Bytes, Fault> {
+        let whole = self.encode()?;
+        Ok(pack(&whole).unwrap_or(whole))
+    }
+
     fn put(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
         match self {
             Self::Hello { version, label, node, name, build } => {
@@ -238,12 +249,28 @@ impl Frame {
         }
     }
 
-    /// Reads what follows a frame's length, all of it. Of records only that they are there: they are read one by one later.
+    /// Reads what follows a frame's length, all of it, packed or not. Of records only that they are there: they are read one by
+    /// one later.
     ///
     /// # Errors
     ///
-    /// If it is no frame. The stream's next one can be read nevertheless.
+    /// If it is no frame, or would be longer than [`MAX_UNPACKED_BYTES`](super::MAX_UNPACKED_BYTES). The stream's next one can
+    /// be read nevertheless.
     pub fn decode(frame: &Bytes) -> Result<Self, WireError> {
+        let mut cursor = Cursor::new(frame, LENGTH_BYTES);
+        let start = cursor;
+        if cursor.u8()? != PACKED {
+            return Self::read(frame);
+        }
+        let unpacked = unpack(cursor)?;
+        // Else a short one could take as long to read as it likes.
+        if unpacked.first() == Some(&PACKED) {
+            return Err(start.error(Fault::Nested));
+        }
+        Self::read(&unpacked)
+    }
+
+    fn read(frame: &Bytes) -> Result<Self, WireError> {
         let mut cursor = Cursor::new(frame, LENGTH_BYTES);
         let start = cursor;
         let decoded = match cursor.u8()? {

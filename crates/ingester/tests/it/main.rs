@@ -336,3 +336,34 @@ async fn two_ingesters_cannot_use_one_directory() {
     assert!(reason.contains("in use by another ingester"), "{reason}");
     stop(running).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_series_change_with_the_file_and_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("runtime.yaml");
+    std::fs::write(&file, "overrides: {a: {max_series_per_user: 1}}").unwrap();
+    let more = format!("runtime_config: {{file: \"{}\", period: 20ms}}\n", file.display());
+    let running = start(config(dir.path(), &more), &Stores::new()).await;
+    let mut client = client(running.grpc_addr);
+    let mut push = async |tenant: &str, name: &str| {
+        client.push(of_tenant(tenant, write(&[series(name, &[(T0, 1.0)])]))).await.map(drop)
+    };
+    push("a", "one").await.unwrap();
+    let refusal = push("a", "two").await.unwrap_err();
+    assert!(refusal.message().contains("per-user series limit of 1 exceeded"), "{refusal}");
+    push("b", "one").await.unwrap();
+    push("b", "two").await.unwrap();
+
+    std::fs::write(&file, "overrides: {a: {max_series_per_user: 2}}\ningester_limits: {max_tenants: 2}\n")
+        .unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while let Err(refusal) = push("a", "two").await {
+        assert!(tokio::time::Instant::now() < deadline, "the limit stays: {refusal}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refusal = push("a", "three").await.unwrap_err();
+    assert!(refusal.message().contains("per-user series limit of 2 exceeded"), "{refusal}");
+    let refusal = push("c", "one").await.unwrap_err();
+    assert_eq!(http_code(&refusal), Some(503), "no third tenant: {refusal}");
+    stop(running).await;
+}

@@ -71,8 +71,11 @@ impl Model {
         let removed: Vec<_> =
             self.stored.iter().map(|(id, _)| id).filter(|id| !next.contains(id)).cloned().collect();
         let may = now >= self.now && removed.is_empty();
-        let followed =
-            if may && quickly { follow_changed(&self.followed, &next, &changed, now) } else { None };
+        let followed = if may && quickly {
+            follow_changed(&self.followed, &next, &changed, now, |_| None)
+        } else {
+            None
+        };
         let followed = followed.unwrap_or_else(|| follow(&self.followed, &next, now, |_| None));
 
         let (before, after) = (visible(&self.stored, &self.options), visible(&next, &self.options));

@@ -84,7 +84,7 @@ fn a_directory_that_cannot_be_written_is_named_with_its_key() {
 
 #[test]
 fn a_store_that_is_not_built_is_refused_by_name() {
-    for store in ["memberlist", "multi"] {
+    for store in ["multi"] {
         let yaml = format!(
             "ring: {{store: {store}}}\nserver: {{http_listen_address: 127.0.0.1, http_listen_port: 0, grpc_listen_port: 0}}\n"
         );

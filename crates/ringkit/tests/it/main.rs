@@ -5,11 +5,14 @@
 
 mod bad_config;
 mod bad_requests;
+mod config_check;
 mod crash;
 mod drain;
 mod failover;
+mod gossip;
 mod http;
 mod loading;
+mod namespaces;
 mod pages;
 mod prometheus;
 mod ringctl_kv;

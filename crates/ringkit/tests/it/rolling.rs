@@ -9,10 +9,10 @@ use ringkit_testkit::{Consul, Etcd, Signal, eventually_ok};
 use crate::loading::Loading;
 use crate::stores::{Fleet, Member, Pace, REAL, SCALED, SOON, write_config};
 
-const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+pub(crate) const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// Restarts the ingesters in these orders; no write fails, nothing is lost, and everybody has the same tokens as before.
-async fn rolls(dir: &Path, orders: &[[usize; 3]], pace: Pace) {
+pub(crate) async fn rolls(dir: &Path, orders: &[[usize; 3]], pace: Pace) {
     let mut fleet = Fleet::start(dir, pace).await;
     let tokens = async |fleet: &Fleet| {
         let ring = fleet.distributor.ring().await;

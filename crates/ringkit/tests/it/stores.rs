@@ -40,7 +40,7 @@ pub(crate) const REAL: Pace = Pace {
 };
 
 /// A program of the workspace, which was built together with this test.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_ringkit")).with_file_name(name);
     assert!(path.exists(), "there is no {}: run `cargo build --workspace --bins --tests`", path.display());
     path
@@ -55,12 +55,14 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) async fn start(dir: &Path, target: &str, name: &str, flags: &[String]) -> Self {
-        let mut process = ProcessBuilder::new(name, program(target))
-            .arg(format!("-config.file={}", dir.join("config.yaml").display()))
-            .args(flags)
-            .dir(dir)
-            .start()
-            .unwrap();
+        let builder = ProcessBuilder::new(name, program(target));
+        Self::launch(builder, dir, &[&crate::gossip::flags(dir, name), flags].concat()).await
+    }
+
+    /// A process of the program that `builder` runs.
+    pub(crate) async fn launch(builder: ProcessBuilder, dir: &Path, flags: &[String]) -> Self {
+        let config = format!("-config.file={}", dir.join("config.yaml").display());
+        let mut process = builder.arg(config).args(flags).dir(dir).start().unwrap();
         let line = process.wait_for_output("http=", SOON).await.unwrap();
         let addr = |name: &str| {
             let addr = line.split(name).nth(1).unwrap().split_whitespace().next().unwrap();
@@ -70,14 +72,16 @@ impl Member {
     }
 
     pub(crate) async fn ingester(dir: &Path, number: usize) -> Self {
+        Self::start(dir, "ingester", &format!("ingester-{number}"), &Self::ingester_flags(dir, number)).await
+    }
+
+    pub(crate) fn ingester_flags(dir: &Path, number: usize) -> [String; 3] {
         let name = format!("ingester-{number}");
-        let data = dir.join(&name);
-        let flags = [
+        [
             format!("-ingester.lifecycler.ID={name}"),
-            format!("-blocks-storage.tsdb.dir={}", data.display()),
+            format!("-blocks-storage.tsdb.dir={}", dir.join(&name).display()),
             format!("-ingester.tokens-file-path={}", dir.join(format!("{name}.tokens")).display()),
-        ];
-        Self::start(dir, "ingester", &name, &flags).await
+        ]
     }
 
     pub(crate) async fn ready(&mut self) {
@@ -197,21 +201,20 @@ pub(crate) struct Fleet {
     pub(crate) distributor: Member,
     pub(crate) gateway: Member,
     pub(crate) ingesters: [Member; 3],
-    pace: Pace,
+    pub(crate) pace: Pace,
 }
 
 impl Fleet {
     pub(crate) async fn start(dir: &Path, pace: Pace) -> Self {
-        let mut fleet = Self {
-            distributor: Member::start(dir, "distributor", "distributor", &[]).await,
-            gateway: Member::start(dir, "store-gateway", "store-gateway", &[]).await,
-            ingesters: [
-                Member::ingester(dir, 1).await,
-                Member::ingester(dir, 2).await,
-                Member::ingester(dir, 3).await,
-            ],
-            pace,
-        };
+        // All at once.
+        let (distributor, gateway, a, b, c) = tokio::join!(
+            Member::start(dir, "distributor", "distributor", &[]),
+            Member::start(dir, "store-gateway", "store-gateway", &[]),
+            Member::ingester(dir, 1),
+            Member::ingester(dir, 2),
+            Member::ingester(dir, 3),
+        );
+        let mut fleet = Self { distributor, gateway, ingesters: [a, b, c], pace };
         fleet.is_ready().await;
         fleet.sees_all().await;
         fleet

@@ -7,4 +7,6 @@ mod life;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod runtime_config;
+#[cfg(test)]
 mod toy;

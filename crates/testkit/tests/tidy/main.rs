@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tsdb", &[]),
     ("gossip", &[]),
     ("grpc", &["proto", "runtime"]),
-    ("kv", &["config", "runtime"]),
+    ("kv", &["config", "gossip", "runtime"]),
     ("ring", &["kv", "config", "runtime"]),
     ("lifecycler", &["ring", "kv", "config", "runtime"]),
     ("server", &["ring", "kv", "config", "runtime", "grpc"]),
@@ -41,6 +41,8 @@ const ROLE: &[&str] = &["lifecycler", "server", "ring", "kv", "config", "runtime
 const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[
     // Replays the fuzzers' corpora against the public functions.
     ("testkit", &["proto", "tsdb", "ring", "kv", "grpc"]),
+    // Rings are what gossip is for: its entries have parts, and its cost is measured with them.
+    ("kv", &["ring"]),
 ];
 
 const MAX_LINES: usize = 700;

@@ -88,17 +88,33 @@ proptest! {
         items in prop::collection::vec(item(WILD_TIMES), 0..120),
         max_bytes in 2_000..4_000_usize,
     ) {
-        let limits = Limits { max_keys: 1, max_entries_per_key: 4, max_bytes, ..Limits::default() };
+        let limits = Limits { max_keys: 1, max_entries_per_key: 1, max_bytes, ..Limits::default() };
         let mut store = Store::new(limits, OWN);
         for (key, entry, register) in &items {
             let _ = store.merge(at(5), key, entry, register, None);
             prop_assert!(store.num_keys() <= limits.max_keys);
-            prop_assert!(store.sizes().entries <= limits.max_entries_per_key);
+            prop_assert!(store.sizes().live_ids <= SLACK * limits.max_entries_per_key);
             prop_assert!(store.sizes().bytes <= SLACK * limits.max_bytes);
         }
-        // What is forgotten leaves nothing behind.
+        // What expires leaves nothing behind, and what lives stays.
         assert_equal(&store, &rebuilt(&store, at(5)));
-        store.forget_foreign();
-        assert_equal(&store, &Store::new(limits, OWN));
+        let lives = store.sizes().entries - store.sizes().tombstones;
+        let ticked = store.tick(at(LATE), &mut Clock::default());
+        prop_assert!(ticked.restamped.is_empty());
+        prop_assert_eq!((store.sizes().entries, store.sizes().tombstones), (lives, 0));
+        prop_assert_eq!(store.removals().count(), ticked.expired.len());
+        assert_equal(&store, &rebuilt(&store, at(LATE)));
+    }
+
+    #[test]
+    fn entries_count_if_anything_of_them_lives(items in prop::collection::vec(item(FAIR_TIMES), 0..60)) {
+        let mut store = store();
+        merge_all(&mut store, &items);
+        let mut live_ids = BTreeSet::new();
+        for key in ["ring", "other"] {
+            let live = store.live(key).filter(|(entry, _)| entry.facet <= HEARTBEAT_FACET);
+            live_ids.extend(live.map(|(entry, _)| (key, entry.id.clone())));
+        }
+        prop_assert_eq!(store.sizes().live_ids, live_ids.len());
     }
 }

@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::id::NodeId;
 use crate::swim::codec::write_message;
-use crate::swim::{Config, MemberState, State, Swim, SwimEvent, SwimOut};
+use crate::swim::{Config, MemberState, ProbeId, State, Swim, SwimEvent, SwimOut};
 use crate::time::Now;
 
 /// Wall time at the start, and the generation of every member that starts then.
@@ -111,7 +111,11 @@ impl Net {
     fn act_at<T>(&mut self, at: SocketAddr, act: impl FnOnce(&mut Swim, Now, &mut SwimOut) -> T) -> T {
         let now = self.now();
         let mut out = SwimOut::default();
-        let result = act(self.nodes.get_mut(&at).unwrap(), now, &mut out);
+        let swim = self.nodes.get_mut(&at).unwrap();
+        let result = act(swim, now, &mut out);
+        let known: Vec<_> = swim.foca.iter_membership_state().map(MemberState::from).collect();
+        assert_eq!(swim.roster.len(), known.len());
+        assert!(known.iter().all(|member| swim.roster.get(member.id.name) == Some(member)));
         self.route(at, out);
         result
     }
@@ -130,11 +134,22 @@ impl Net {
             if let SwimEvent::ProbeOverStream { probe, target } = event
                 && self.streams
             {
-                let answered = !self.dead.contains(&target.addr)
-                    && self.nodes.get(&target.addr).is_some_and(|node| node.id() == target);
-                self.act_at(from, |swim, now, out| swim.stream_probe_result(now, probe, answered, out));
+                self.ask_over_stream(from, probe, target);
             }
         }
+    }
+
+    fn ask_over_stream(&mut self, from: SocketAddr, probe: ProbeId, target: NodeId) {
+        let there = self.nodes.get(&target.addr).filter(|_| !self.dead.contains(&target.addr));
+        if there.is_none_or(|swim| swim.id() != target) {
+            return;
+        }
+        if let Some(incarnation) = self.nodes[&from].suspicion(&target) {
+            let suspect = MemberState { id: target, incarnation, state: State::Suspect };
+            self.act_at(target.addr, |swim, now, out| swim.apply(now, [suspect], out));
+        }
+        let own = self.nodes[&target.addr].export().next().unwrap();
+        self.act_at(from, |swim, now, out| swim.stream_probe_answered(now, probe, own.incarnation, out));
     }
 
     pub(super) fn run(&mut self, span: Duration) {

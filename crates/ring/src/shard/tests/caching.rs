@@ -68,7 +68,7 @@ fn shards_are_kept_while_only_heartbeats_and_states_change() {
         let next = changed(&desc, edit);
         let whole = follow(&known, &next, NOW + 5, |_| None).snapshot;
         assert_eq!(whole.shards.len(), usize::from(kept), "edit {number}");
-        if let Some(quick) = follow_changed(&known, &next, &["i0004".into()], NOW + 5) {
+        if let Some(quick) = follow_changed(&known, &next, &["i0004".into()], NOW + 5, |_| None) {
             assert_eq!(quick.snapshot.shards.len(), usize::from(kept), "edit {number}");
         }
     }

@@ -8,7 +8,7 @@ use crate::Failure;
 
 /// One command, such as `load` or `ring show`.
 pub(crate) struct Command {
-    /// One or two words.
+    /// One word or more.
     pub(crate) name: &'static str,
     /// Arguments that are no flags, as shown in the help; each must be given.
     pub(crate) positional: &'static [&'static str],
@@ -199,8 +199,9 @@ fn flags(command: &'static Command, args: &[String]) -> Result<Parsed, String> {
 
 fn overview(commands: &[Command]) -> String {
     let mut text = "usage: ringctl COMMAND [flags]\n\n".to_owned();
+    let width = commands.iter().map(|command| command.name.len() + 2).max().unwrap_or(0);
     for command in commands {
-        let _ = writeln!(text, "  {:<15}{}", command.name, command.about);
+        let _ = writeln!(text, "  {:<width$}{}", command.name, command.about);
     }
     text + "\n`ringctl COMMAND --help` lists the flags of a command.\n"
 }

@@ -1,9 +1,11 @@
-//! Commands for operators and developers: generate load, verify it, look at a ring, check a configuration.
+//! Commands for operators and developers: generate load, verify it, look at a ring or at gossip, check a
+//! configuration.
 
 mod args;
 mod config;
 mod kv;
 mod load;
+mod memberlist;
 mod ring;
 mod simulate;
 mod store;
@@ -30,6 +32,11 @@ const COMMANDS: &[Command] = &[
     kv::DIFF,
     kv::COPY,
     kv::DELETE,
+    memberlist::STATUS,
+    memberlist::MEMBERS,
+    memberlist::HEAL,
+    memberlist::GENERATE,
+    memberlist::KEYRING,
     config::COMMAND,
 ];
 

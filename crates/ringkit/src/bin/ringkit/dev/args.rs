@@ -10,16 +10,18 @@ pub(crate) const DEFAULT_HTTP_PORT: u16 = 9009;
 pub(crate) const USAGE: &str = "\
 usage: ringkit dev [flags]
 
-A cluster in one process: a distributor, ingesters in zones, a store-gateway; in-memory store. Ctrl-C stops it.
+A cluster in one process: a distributor, ingesters in zones, a store-gateway. They gossip, each on a port of its own.
+Ctrl-C stops it.
 
   --http-port PORT   the distributor's HTTP port; 0: any free one (default: 9009, or any free one if that is taken)
   --data-dir DIR     where the members keep their data, over restarts too (default: data/dev)
   --load[=RATE]      also generate load: RATE samples per second (default: 1000)
   --series N         series of that load (default: 1000)
-  --ingesters N      number of ingesters (default: 3)
+  --nodes N          number of ingesters (default: 3); --ingesters is the same
   --zones N          number of zones, at most 26 (default: 3)
 
-All flags of the configuration work too, such as -config.file=FILE, -limits.ingestion-rate=1e6 or -log.level=info.
+All flags of the configuration work too, such as -config.file=FILE, -limits.ingestion-rate=1e6, -log.level=info, or
+-ring.store=inmemory for a cluster without gossip.
 ";
 
 /// What `ringkit dev` was asked for.
@@ -67,7 +69,7 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Parsed, String
             "--http-port" => parsed.http_port = Some(number(&name, &value()?)?),
             "--data-dir" => parsed.data_dir = value()?.into(),
             "--series" => parsed.series = number(&name, &value()?)?,
-            "--ingesters" => parsed.ingesters = at_least_one(&name, &value()?)?,
+            "--nodes" | "--ingesters" => parsed.ingesters = at_least_one(&name, &value()?)?,
             "--zones" => parsed.zones = at_least_one(&name, &value()?)?,
             "--load" => {
                 parsed.load_rate = Some(match &inline {
@@ -139,6 +141,7 @@ mod tests {
         for (args, flag) in [
             (["--http-port=70000", ""], "--http-port"),
             (["--zones", "27"], "--zones"),
+            (["--nodes", "0"], "--nodes"),
             (["--ingesters", "0"], "--ingesters"),
         ] {
             let args = args.iter().filter(|arg| !arg.is_empty()).map(ToString::to_string);

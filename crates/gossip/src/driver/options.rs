@@ -1,0 +1,96 @@
+//! [`Options`]: how a member is driven.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+
+use super::seeds::Seed;
+use crate::api::Config;
+use crate::member::Security;
+
+/// How a member is driven.
+pub struct Options {
+    /// The member. Its `addr` is overwritten by what is advertised.
+    pub config: Config,
+    /// Where to listen: at least one address. Port 0 = any that is free, the same for UDP and TCP; further addresses with port 0
+    /// get the port of the first. `[::]` takes IPv4, too.
+    ///
+    /// Others know a member by the address it advertises, so datagrams should leave from there: those to IPv4 leave by the first
+    /// IPv4 address, those to IPv6 by the first IPv6 one.
+    pub bind: Vec<SocketAddr>,
+    /// Where others reach it; port 0 = the one it listens at. `None` = the first address of `bind`, which must be a real one then.
+    pub advertise: Option<SocketAddr>,
+    /// Where other members may be. Without any, it begins a cluster of its own.
+    pub seeds: Vec<Seed>,
+    /// How often seeds are looked up anew. More often, from once a second on, until one is found and somebody else is there.
+    pub resolve_interval: Duration,
+    /// How often seeds are looked up and asked anew beside that; zero = never.
+    pub rejoin_interval: Duration,
+    /// How datagrams travel.
+    pub transport: Transport,
+    /// Whether streams are encrypted by TLS, and how.
+    pub tls: Option<Tls>,
+    /// Whether datagrams, and streams within or without TLS, are sealed.
+    pub security: Security,
+    /// How long opening a stream may take, with TLS; zero = as long as it takes, as for the next two.
+    pub dial_timeout: Duration,
+    /// How long a stream that came in may take to say what it is, and a datagram on a stream to arrive once it began.
+    pub read_timeout: Duration,
+    /// How long each piece of up to 64 KiB may take to be written to a stream.
+    pub write_timeout: Duration,
+    /// Most connections that come in at a time: more are closed at once. And most peers that datagrams go to over TCP.
+    pub max_connections: usize,
+    /// How many rounds of looking for the cluster may come to nothing before it [fails](Options::abort_if_join_fails) or says so;
+    /// 0 = any number.
+    pub max_join_attempts: u32,
+    /// Whether a member that does not find its cluster ends. If not, it goes on looking.
+    pub abort_if_join_fails: bool,
+}
+
+impl Options {
+    /// The defaults for a member that listens at `bind`, without seeds and without encryption.
+    pub fn new(config: Config, bind: Vec<SocketAddr>, security: Security) -> Self {
+        Self {
+            config,
+            bind,
+            advertise: None,
+            seeds: Vec::new(),
+            resolve_interval: Duration::from_secs(30),
+            rejoin_interval: Duration::ZERO,
+            transport: Transport::Udp,
+            tls: None,
+            security,
+            dial_timeout: Duration::from_secs(2),
+            read_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(5),
+            max_connections: 512,
+            max_join_attempts: 10,
+            abort_if_join_fails: false,
+        }
+    }
+}
+
+/// How datagrams travel. Streams always travel over TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over UDP. Datagrams that come over TCP are taken, too.
+    #[default]
+    Udp,
+    /// Over TCP, one connection to each peer: for networks that carry no UDP, and so that TLS encrypts datagrams, too. Nothing
+    /// is listened to over UDP.
+    Tcp,
+}
+
+/// How streams are encrypted.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Of streams that the member opens.
+    pub client: Arc<ClientConfig>,
+    /// Of streams that come in. Who is let in is decided here.
+    pub server: Arc<ServerConfig>,
+    /// What the certificates of the others must be for; `None` = for the address that is dialled.
+    pub server_name: Option<ServerName<'static>>,
+}

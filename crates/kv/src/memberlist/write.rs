@@ -1,0 +1,120 @@
+//! Writes: which registers a [`Change`] of entries changes. All of it happens in one turn of the member's task, so that nothing
+//! comes in between what was looked at and what is written.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use ringkit_gossip::driver::Access;
+use ringkit_gossip::register::{Body, EntryId as Place, MAX_BODY_BYTES, MAX_ID_BYTES};
+use ringkit_gossip::store::Store as Registers;
+use smol_str::SmolStr;
+
+use super::BACKEND;
+use super::views::{Views, marker};
+use crate::codec::Facets;
+use crate::error::Error;
+use crate::store::{Applied, Change, EntryId, Key, Precondition, Stored};
+
+/// Registers to write; `None` removes.
+type Writes = Vec<(Place, Option<Bytes>)>;
+
+/// Applies a change if `when` holds.
+pub(super) fn apply(
+    access: &mut Access<'_, Views>,
+    key: &Key,
+    change: &Change,
+    when: Precondition,
+) -> Result<Applied, Error> {
+    let current = access.observer.open(access.node(), access.now(), key)?;
+    if let Precondition::Version(expected) = when
+        && expected != current.as_ref().map(|stored| stored.version)
+    {
+        access.observer.forget_unused(&key.name);
+        return Ok(Applied::Conflict);
+    }
+    let writes = writes(access.node().store(), key, change)?;
+    write(access, key, writes)?;
+    let stored = access.observer.shown(&key.name).unwrap_or_else(Stored::absent);
+    access.observer.forget_unused(&key.name);
+    Ok(Applied::Done(stored))
+}
+
+/// Removes a key with all its entries.
+pub(super) fn delete(access: &mut Access<'_, Views>, key: &Key) -> Result<(), Error> {
+    let live = access.node().store().live(&key.name);
+    let writes: Writes = live.map(|(place, _)| (place.clone(), None)).collect();
+    write(access, key, writes)?;
+    access.observer.forget_unused(&key.name);
+    Ok(())
+}
+
+fn write(access: &mut Access<'_, Views>, key: &Key, writes: Writes) -> Result<(), Error> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    access.upsert(&SmolStr::new(&key.name), writes).map_err(|reason| match reason {
+        "left" => Error::Closed,
+        other => Error::Refused { backend: BACKEND, reason: other.to_owned() },
+    })
+}
+
+/// What is to be written so that the registers hold what `change` says. Fails before anything is written.
+fn writes(registers: &Registers, key: &Key, change: &Change) -> Result<Writes, Error> {
+    let too_large = |what, size, limit| Err(Error::TooLarge { key: key.name.to_string(), what, size, limit });
+    if key.name.len() > MAX_ID_BYTES {
+        return too_large("bytes of the key", key.name.len(), MAX_ID_BYTES);
+    }
+    let mut writes = Writes::new();
+    for (id, entry) in &change.upserts {
+        if id.len() > MAX_ID_BYTES {
+            return too_large("bytes of an entry id", id.len(), MAX_ID_BYTES);
+        }
+        let facets = key.codec.facets(id, entry);
+        let largest = facets.iter().flatten().map(Bytes::len).max().unwrap_or(0);
+        if largest > MAX_BODY_BYTES {
+            return too_large("bytes of one part of an entry", largest, MAX_BODY_BYTES);
+        }
+        // What is not as it should be is written, also where others removed it.
+        each_facet(id, facets, |place, bytes| {
+            if live(registers, key, &place) != bytes.as_ref() {
+                writes.push((place, bytes));
+            }
+        });
+    }
+    let upserts = writes.len();
+    let mut removed = BTreeSet::new();
+    for id in change.removals.iter().filter(|id| !change.upserts.contains_key(*id)) {
+        each_facet(id, Facets::default(), |place, _| {
+            if live(registers, key, &place).is_some() {
+                removed.insert(id);
+                writes.push((place, None));
+            }
+        });
+    }
+    if upserts == 0 && !removed.is_empty() && is_last(registers, key, &removed) {
+        // It is empty now, not absent: also in between, with those who hear of it.
+        let marker = marker();
+        if live(registers, key, &marker).is_none() {
+            writes.insert(0, (marker, Some(Bytes::new())));
+        }
+    }
+    Ok(writes)
+}
+
+fn each_facet(id: &EntryId, facets: Facets, mut each: impl FnMut(Place, Option<Bytes>)) {
+    for (facet, bytes) in (0..).zip(facets) {
+        each(Place { id: id.clone(), facet }, bytes);
+    }
+}
+
+fn live<'a>(registers: &'a Registers, key: &Key, place: &Place) -> Option<&'a Bytes> {
+    match &registers.get(&key.name, place)?.register().body {
+        Body::Live(bytes) => Some(bytes),
+        Body::Tombstone => None,
+    }
+}
+
+/// Whether no entry is left without these.
+fn is_last(registers: &Registers, key: &Key, removed: &BTreeSet<&EntryId>) -> bool {
+    !registers.live(&key.name).any(|(place, _)| place.facet == 0 && !removed.contains(&place.id))
+}

@@ -1,0 +1,583 @@
+//! [`State`]: what is known of one key, and what its readers are shown. Takes in what was heard, read and written; asks nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::compare::{self, Comparison};
+use super::delta::{self, Op, Plan};
+use super::marks::{Ages, Marks};
+use super::mode::{Context, Mode};
+use super::place::{Both, Place};
+use super::queue::{Batch, Queue};
+use super::reconcile::{self, Pushes};
+use super::union::{Facts, Known, Pair, Side};
+use super::versions::Versions;
+use crate::entries::Entries;
+use crate::store::{Change, EntryBytes, EntryId, Precondition, Stored, Traces};
+
+/// Own changes that a store has not told back yet. Beyond so many, the oldest are believed to have been.
+const MAX_UNSEEN: usize = 64;
+
+static NO_MARKS: Marks = Marks::new();
+
+/// What is known of one key.
+#[derive(Default)]
+pub(super) struct State {
+    held: Both<Held>,
+    ages: Ages,
+    marks: Marks,
+    /// The key was deleted, and nobody was seen to write it since.
+    deleted: bool,
+    /// What readers see of the entries.
+    union: Arc<Entries<EntryBytes>>,
+    /// How things stood when that was made.
+    mode: Option<Mode>,
+    /// It differs from what they were shown.
+    changed: bool,
+    /// They are to be shown it in any case.
+    forced: bool,
+    /// What they were shown; `None` = nothing yet.
+    shown: Option<Option<Stored>>,
+    versions: Versions,
+    compared: Option<Comparison>,
+    reconciled: Option<Reconciled>,
+}
+
+/// What is known of one store.
+#[derive(Default)]
+struct Held {
+    /// `None` = it was never heard, `Some(None)` = the key is absent.
+    snapshot: Option<Option<Stored>>,
+    /// The highest version that was heard.
+    newest: u64,
+    /// How often an answer told what the store holds.
+    learned: u64,
+    unseen: Vec<(u64, Change)>,
+    queue: Queue,
+    traces: Traces,
+}
+
+/// When both stores were read and told what they lacked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reconciled {
+    pub(super) at: Instant,
+    /// Milliseconds since 1970.
+    pub(super) at_ms: i64,
+}
+
+/// How it was learned what a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Its watch said so.
+    Watch,
+    /// It was read, beginning when so many answers had told what it holds.
+    Read(u64),
+    /// It answered a write.
+    Write,
+}
+
+/// A write that is about to be made.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    /// The store that was the primary when it began. It ends there, whatever happens meanwhile.
+    pub(super) place: Place,
+    /// As that store has it.
+    pub(super) when: Precondition,
+    /// If that store does not answer, the other one will do.
+    pub(super) fails_over: bool,
+    mirror: bool,
+    /// What is to be removed, and when it had been written.
+    removed: BTreeMap<EntryId, i64>,
+    /// What was on its way when it began.
+    queued: Both<u64>,
+}
+
+/// Where a change was written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Landing {
+    pub(super) place: Place,
+    /// What the store answered is all that it holds.
+    pub(super) whole: bool,
+}
+
+impl Held {
+    fn known(&self) -> Known<'_> {
+        match &self.snapshot {
+            None => Known::Unheard,
+            Some(None) => Known::Absent,
+            Some(Some(stored)) => Known::Entries(&stored.entries),
+        }
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.snapshot.as_ref()?.as_ref().map(|stored| stored.version)
+    }
+
+    /// Whether what was learned is news.
+    fn accepts(&self, value: Option<&Stored>, how: How) -> bool {
+        let Some(stored) = value else {
+            // Whatever was learned while it was read is from later.
+            return !matches!(how, How::Read(learned) if learned != self.learned);
+        };
+        match &self.snapshot {
+            _ if stored.version < self.newest => false,
+            Some(Some(known)) if stored.version == self.newest => {
+                // What somebody deleted by hand may leave no newer version behind.
+                matches!(how, How::Read(_)) && known.entries != stored.entries
+            }
+            Some(None) => stored.version > self.newest,
+            _ => true,
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = &EntryId> {
+        let known = self.known().entries().into_iter().flat_map(Entries::keys);
+        let unseen = self.unseen.iter().flat_map(|(_, change)| change.upserts.keys().chain(&change.removals));
+        known.chain(unseen).chain(self.queue.ids())
+    }
+}
+
+impl State {
+    /// Makes what readers see anew if things stand otherwise than when it was made.
+    pub(super) fn adopt(&mut self, context: &Context) {
+        if self.mode != Some(context.mode) {
+            self.forced |= self.mode.is_some_and(|mode| mode.epoch != context.mode.epoch);
+            self.mode = Some(context.mode);
+            self.refresh_all(context);
+        }
+    }
+
+    /// What readers are to be shown, if it is news; at first once the primary was heard, or need not be waited for.
+    pub(super) fn publish(
+        &mut self,
+        context: &Context,
+        next_version: impl FnOnce() -> u64,
+    ) -> Option<Option<Stored>> {
+        let primary = context.mode.primary;
+        let heard = |place: Place| self.held[place].snapshot.is_some();
+        let stands_in = context.mode.union && context.mode.stands_in;
+        if !heard(primary) && !(stands_in && heard(primary.other())) {
+            return None;
+        }
+        let present = self.pair(context).is_present(&self.union);
+        let theirs = self.held[primary].version();
+        let changed = std::mem::take(&mut self.changed) && present;
+        let is_same = self.shown.as_ref().is_some_and(|shown| shown.is_some() == present) && !changed;
+        if is_same && !std::mem::take(&mut self.forced) {
+            if present {
+                self.versions.move_last(primary, theirs);
+            }
+            return None;
+        }
+        self.forced = false;
+        let value = present.then(|| Stored { version: next_version(), entries: Arc::clone(&self.union) });
+        if let Some(stored) = &value {
+            self.versions.add(stored, primary, theirs);
+        }
+        self.shown = Some(value.clone());
+        Some(value)
+    }
+
+    /// What readers are shown; `None` = nothing yet.
+    pub(super) fn shown(&self) -> Option<Option<Stored>> {
+        self.shown.clone()
+    }
+
+    /// What a store holds as far as it is known; `None` = it was never heard.
+    pub(super) fn snapshot(&self, place: Place) -> Option<Option<Stored>> {
+        self.held[place].snapshot.clone()
+    }
+
+    /// To be asked before a store is read, and given back with what was read.
+    pub(super) fn begin_read(&self, place: Place) -> How {
+        How::Read(self.held[place].learned)
+    }
+
+    /// Begins a write; `None` if what it builds on is no longer so.
+    pub(super) fn begin(&self, context: &Context, change: &Change, when: Precondition) -> Option<Begun> {
+        let primary = context.mode.primary;
+        let (when, seen) = match when {
+            Precondition::None => (Precondition::None, None),
+            Precondition::Version(None) if matches!(self.shown, Some(Some(_))) => return None,
+            Precondition::Version(None) => (Precondition::Version(self.held[primary].version()), None),
+            Precondition::Version(Some(ours)) => {
+                let version = self.versions.find(ours).filter(|version| version.place == primary)?;
+                // The primary may not have heard yet of what changed in the other store.
+                let bytes = |entry: Option<&EntryBytes>| entry.map(|entry| entry.bytes.clone());
+                let moved = |id: &EntryId| bytes(version.entries.get(id)) != bytes(self.union.get(id));
+                if change.upserts.keys().chain(&change.removals).any(moved) {
+                    return None;
+                }
+                (Precondition::Version(version.theirs), Some(Arc::clone(&version.entries)))
+            }
+        };
+        let stamp = |id: &EntryId, entry: &EntryBytes| context.codec.stamp(id, &entry.bytes);
+        let removed = change.removals.iter().filter(|id| !change.upserts.contains_key(*id)).map(|id| {
+            let seen = seen.as_ref().and_then(|entries| entries.get(id)).and_then(|entry| stamp(id, entry));
+            let timestamp = seen.map(|stamp| stamp.timestamp).or_else(|| self.ages.timestamp(id));
+            (id.clone(), timestamp.unwrap_or(context.now))
+        });
+        let is_decision = when != Precondition::None;
+        let heard = self.held[primary].snapshot.is_some() || context.mode.stands_in;
+        Some(Begun {
+            place: primary,
+            when,
+            fails_over: context.mode.mirror && heard && !is_decision,
+            mirror: context.mode.mirror,
+            removed: removed.collect(),
+            queued: Both::of(|place| self.held[place].queue.last()),
+        })
+    }
+
+    /// What of a change, when the primary does not answer, is to be written to the other store: what is not older than what is
+    /// there.
+    pub(super) fn fail_over(&self, context: &Context, begun: &Begun, change: &Change) -> Change {
+        // Of a store that was never heard it is not known what is older.
+        let Some(known) = &self.held[begun.place.other()].snapshot else { return change.clone() };
+        let mut queue = Queue::default();
+        enqueue(&mut queue, context, begun, change, 0, &|_| true);
+        let entries = known.as_ref().map(|stored| &*stored.entries);
+        let plan = queue.batch().map(|batch| delta::plan(context.codec, &batch, entries, &NO_MARKS));
+        plan.unwrap_or_default().change
+    }
+
+    /// A change was written: to the primary, or to the other store in its stead. The one that has it not yet is to be told;
+    /// returns under which number.
+    pub(super) fn commit(
+        &mut self,
+        context: &Context,
+        begun: &Begun,
+        change: &Change,
+        stored: Stored,
+        landing: Landing,
+        is_own: &dyn Fn(&str) -> bool,
+    ) -> Option<u64> {
+        for (id, timestamp) in &begun.removed {
+            self.marks.set(id, *timestamp, context.remembered_until());
+        }
+        for (id, bytes) in &change.upserts {
+            self.marks.lift(id);
+            self.deleted = false;
+            if let Some(stamp) = context.codec.stamp(id, bytes) {
+                self.ages.see(id, stamp.timestamp, context.now, false);
+            }
+        }
+        let (place, version) = (landing.place, stored.version);
+        self.take_answer(context, change, stored, landing);
+        for id in change.upserts.keys().chain(&change.removals) {
+            self.held[place].queue.drop_until(id, begun.queued[place]);
+        }
+        let mirrors = begun.mirror || context.mode.mirror;
+        let number = mirrors.then(|| {
+            let queue = &mut self.held[place.other()].queue;
+            enqueue(queue, context, begun, change, version, is_own);
+            queue.last()
+        });
+        self.refresh(context, change.upserts.keys().chain(&change.removals).cloned());
+        number
+    }
+
+    /// Takes in what a store answered to a change.
+    fn take_answer(&mut self, context: &Context, change: &Change, stored: Stored, landing: Landing) {
+        let Landing { place, whole } = landing;
+        if stored.version == 0 {
+            self.learn(context, place, None, How::Write);
+        } else if whole {
+            self.learn(context, place, Some(stored), How::Write);
+        } else {
+            let held = &mut self.held[place];
+            // What others wrote meanwhile is not in it: that is for the watch to tell.
+            if stored.version > held.newest {
+                held.unseen.push((stored.version, change.clone()));
+                if held.unseen.len() > MAX_UNSEEN {
+                    held.unseen.remove(0);
+                }
+                self.refresh(context, change.upserts.keys().chain(&change.removals).cloned());
+            }
+        }
+    }
+
+    /// The key was deleted: in the primary, or in the other store in its stead. The one that has it still is to be told; returns
+    /// under which number.
+    pub(super) fn commit_deletion(&mut self, context: &Context, begun: &Begun, place: Place) -> Option<u64> {
+        let mut removed = BTreeMap::new();
+        for id in self.ids() {
+            if let Some(timestamp) = self.ages.timestamp(&id) {
+                self.marks.set(&id, timestamp, context.remembered_until());
+                removed.insert(id, timestamp);
+            }
+        }
+        self.held[place].unseen.clear();
+        self.held[place].queue.drop_all_until(begun.queued[place]);
+        self.learn(context, place, None, How::Write);
+        self.deleted = true;
+        let mirrors = begun.mirror || context.mode.mirror;
+        let other = &mut self.held[place.other()];
+        let number = mirrors.then(|| other.queue.push_deletion(removed, Instant::now()));
+        self.refresh_all(context);
+        number
+    }
+
+    /// Takes in what a store holds; older news is dropped. Returns whether the store lost something that nobody removed.
+    pub(super) fn learn(&mut self, context: &Context, place: Place, value: Option<Stored>, how: How) -> bool {
+        let held = &mut self.held[place];
+        if !held.accepts(value.as_ref(), how) {
+            return false;
+        }
+        held.learned += u64::from(how != How::Watch);
+        held.newest = held.newest.max(value.as_ref().map_or(0, |stored| stored.version));
+        let first = held.snapshot.is_none();
+        let before = held.snapshot.replace(value.clone()).flatten();
+        let mut ids: Vec<EntryId> = Vec::new();
+        let newest = held.newest;
+        held.unseen.retain(|(version, change)| {
+            let is_unseen = *version > newest;
+            if !is_unseen {
+                ids.extend(change.upserts.keys().chain(&change.removals).cloned());
+            }
+            is_unseen
+        });
+        let nothing = Entries::new();
+        let entries = |stored: &Option<Stored>| stored.as_ref().map(|stored| Arc::clone(&stored.entries));
+        let (old, new) = (entries(&before), entries(&value));
+        let (old, new) = (old.as_deref().unwrap_or(&nothing), new.as_deref().unwrap_or(&nothing));
+        let mut lost = false;
+        Entries::compare(old, new, |id, was, is| {
+            if was == is {
+                return;
+            }
+            ids.push(id.clone());
+            let Some(stamp) = is.or(was).and_then(|entry| context.codec.stamp(id, &entry.bytes)) else {
+                return;
+            };
+            if is.is_some() {
+                self.ages.see(id, stamp.timestamp, context.now, first);
+                return;
+            }
+            let silent = !self.ages.is_fresh(id, context.now, context.freshness.heartbeat_timeout);
+            if context.removals_are_meant[place] || stamp.left || stamp.passing || silent {
+                self.marks.set(id, stamp.timestamp, context.remembered_until());
+            }
+            lost |= !self.marks.hide(id, stamp.timestamp);
+        });
+        if value.is_some() && place == context.mode.primary {
+            self.deleted = false;
+        } else if value.is_none() && before.is_some() && context.removals_are_meant[place] {
+            self.deleted = true;
+        }
+        self.refresh(context, ids);
+        lost
+    }
+
+    /// What a store is to be told next.
+    pub(super) fn batch(&self, place: Place) -> Option<Batch> {
+        self.held[place].queue.batch()
+    }
+
+    /// Whether nothing in `batch` was replaced, or told otherwise, since.
+    pub(super) fn is_current(&self, place: Place, batch: &Batch) -> bool {
+        self.held[place].queue.holds(batch)
+    }
+
+    /// What `batch` does to what a store holds.
+    pub(super) fn plan(&self, context: &Context, batch: &Batch, current: Option<&Stored>) -> Plan {
+        let entries = current.map(|stored| &*stored.entries);
+        delta::plan(context.codec, batch, entries, &self.marks)
+    }
+
+    /// A store was told of a batch; it answered `stored` to `change`, unless there was nothing to tell.
+    pub(super) fn told(
+        &mut self,
+        context: &Context,
+        batch: &Batch,
+        answer: Option<(Change, Stored)>,
+        landing: Landing,
+    ) {
+        let queue = &mut self.held[landing.place].queue;
+        queue.settle(batch);
+        queue.settle_deletion(batch);
+        if let Some((change, stored)) = answer {
+            self.take_answer(context, &change, stored, landing);
+        }
+        self.refresh(context, batch.items.keys().cloned());
+    }
+
+    /// A store was told that the key is deleted.
+    pub(super) fn told_deletion(&mut self, context: &Context, batch: &Batch, place: Place) {
+        self.held[place].queue.settle_deletion(batch);
+        self.held[place].unseen.clear();
+        self.learn(context, place, None, How::Write);
+        self.refresh_all(context);
+    }
+
+    /// Tells both stores what they lack, once both have been heard. What comes back to the primary only if nobody else brings it
+    /// is told if `foreign` says so; returns whether there is such a thing.
+    pub(super) fn reconcile(&mut self, context: &Context, foreign: bool) -> bool {
+        let Some(pushes) = self.pushes(context) else { return false };
+        let (primary, now) = (context.mode.primary, Instant::now());
+        let is_foreign = !pushes.foreign.is_empty();
+        let mut tell = |place: Place, ops: Vec<(EntryId, Op)>| {
+            for (id, op) in ops {
+                self.held[place].queue.push(context.codec, id, op, false, 0, now);
+            }
+        };
+        if foreign {
+            tell(primary, pushes.foreign);
+        } else {
+            tell(primary.other(), pushes.to_secondary);
+            tell(primary, pushes.to_primary);
+        }
+        self.refresh_all(context);
+        is_foreign
+    }
+
+    fn pushes(&self, context: &Context) -> Option<Pushes> {
+        let nothing = Entries::new();
+        let entries = |place: Place| match self.held[place].known() {
+            Known::Unheard => None,
+            Known::Absent => Some(&nothing),
+            Known::Entries(entries) => Some(entries),
+        };
+        let primary = context.mode.primary;
+        let max_lag = context.freshness.heartbeat_period.saturating_mul(3).as_secs();
+        let facts = self.facts(context, &self.marks);
+        Some(reconcile::pushes(entries(primary)?, entries(primary.other())?, max_lag, &facts))
+    }
+
+    pub(super) fn set_reconciled(&mut self, at_ms: i64) {
+        self.reconciled = Some(Reconciled { at: Instant::now(), at_ms });
+    }
+
+    pub(super) fn reconciled(&self) -> Option<Reconciled> {
+        self.reconciled
+    }
+
+    /// Compares both stores, once both have been heard. Entries for which `is_own` are this process's to write.
+    pub(super) fn compare(&mut self, context: &Context, is_own: &dyn Fn(&str) -> bool) {
+        let heard = Place::BOTH.iter().all(|place| self.held[*place].snapshot.is_some());
+        let found = heard.then(|| {
+            let held = Both::of(|place| self.held[place].known().entries());
+            let relayed: Both<BTreeSet<EntryId>> = Both::of(|place| {
+                let written = self.held[place].traces.own.iter();
+                written.filter(|id| !is_own(id)).cloned().collect()
+            });
+            compare::compare(&held, context.mode.primary, &relayed, &self.facts(context, &self.marks))
+        });
+        self.compared = found;
+    }
+
+    /// How both stores differed when they were last compared.
+    pub(super) fn compared(&self) -> Option<&Comparison> {
+        self.compared.as_ref()
+    }
+
+    /// Takes in what a store knows beyond its entries.
+    pub(super) fn trace(&mut self, context: &Context, place: Place, traces: Traces) {
+        let held = self.held[place].known().entries();
+        for (id, ago) in &traces.removed {
+            let gone = held.is_none_or(|entries| !entries.contains_key(id));
+            let removed_at = context.now.saturating_sub_unsigned(ago.as_secs());
+            let until = removed_at.saturating_add(context.freshness.remembered_secs());
+            // Where the removal was seen, it is known better which entry was meant.
+            if gone && until >= context.now && self.marks.timestamp(id).is_none() {
+                self.marks.set(id, removed_at, until);
+            }
+        }
+        self.held[place].traces = traces;
+        self.refresh_all(context);
+    }
+
+    /// Time has passed: what was remembered long enough is forgotten, and who was silent too long no longer counts.
+    pub(super) fn pass_time(&mut self, context: &Context) {
+        self.marks.expire(context.now);
+        let known: BTreeSet<EntryId> = self.ids();
+        self.ages.retain(|id| known.contains(id));
+        self.refresh_all(context);
+    }
+
+    /// How many changes are on their way to a store, and since when the oldest is.
+    pub(super) fn queued(&self, place: Place) -> (usize, Option<Instant>) {
+        let queue = &self.held[place].queue;
+        (queue.len(), queue.oldest())
+    }
+
+    pub(super) fn num_marks(&self) -> usize {
+        self.marks.len()
+    }
+
+    fn ids(&self) -> BTreeSet<EntryId> {
+        let held = self.held.iter().flat_map(Held::ids);
+        held.chain(self.union.keys()).cloned().collect()
+    }
+
+    fn facts<'a>(&'a self, context: &Context, marks: &'a Marks) -> Facts<'a> {
+        Facts {
+            codec: context.codec,
+            marks,
+            ages: &self.ages,
+            deleted: self.deleted,
+            now: context.now,
+            timeout: context.freshness.heartbeat_timeout,
+        }
+    }
+
+    fn pair(&self, context: &Context) -> Pair<'_> {
+        let side = |place: Place| {
+            let held = &self.held[place];
+            Side { known: held.known(), unseen: &held.unseen, queue: Some(&held.queue) }
+        };
+        let Mode { primary, union, secondary_counts, .. } = context.mode;
+        // Whoever sees the primary alone sees it as it is.
+        let marks = if union { &self.marks } else { &NO_MARKS };
+        let secondary = (union && secondary_counts).then(|| side(primary.other()));
+        Pair { primary: side(primary), secondary, facts: self.facts(context, marks) }
+    }
+
+    fn refresh_all(&mut self, context: &Context) {
+        let ids = self.ids();
+        self.refresh(context, ids);
+    }
+
+    fn refresh(&mut self, context: &Context, ids: impl IntoIterator<Item = EntryId>) {
+        let pair = self.pair(context);
+        let news = ids.into_iter().filter_map(|id| {
+            let entry = pair.entry(&id);
+            (entry.as_ref() != self.union.get(&id)).then_some((id, entry))
+        });
+        let news: Vec<(EntryId, Option<EntryBytes>)> = news.collect();
+        if news.is_empty() {
+            return;
+        }
+        self.changed = true;
+        let union = Arc::make_mut(&mut self.union);
+        for (id, entry) in news {
+            match entry {
+                Some(entry) => drop(union.insert(id, entry)),
+                None => drop(union.remove(&id)),
+            }
+        }
+    }
+}
+
+/// Puts a change, which was committed to the other store as its version `order`, on its way.
+fn enqueue(
+    queue: &mut Queue,
+    context: &Context,
+    begun: &Begun,
+    change: &Change,
+    order: u64,
+    is_own: &dyn Fn(&str) -> bool,
+) {
+    let now = Instant::now();
+    for (id, bytes) in &change.upserts {
+        let own = is_own(id);
+        let op = Op::Upsert { bytes: bytes.clone(), wins_ties: own };
+        queue.push(context.codec, id.clone(), op, own, order, now);
+    }
+    for (id, timestamp) in &begun.removed {
+        let op = Op::Remove { timestamp: *timestamp };
+        queue.push(context.codec, id.clone(), op, is_own(id), order, now);
+    }
+}

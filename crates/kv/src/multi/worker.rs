@@ -1,0 +1,358 @@
+//! The task of one key: follows both stores, tells each what it lacks, and compares them. A store that does not answer delays
+//! nothing that concerns the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringkit_runtime::Backoff;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::core::Core;
+use super::delta::Verdict;
+use super::key::OpenKey;
+use super::metrics::Failure;
+use super::mode::Mode;
+use super::place::Place;
+use super::queue::Batch;
+use super::state::{How, Landing};
+use crate::error::{Error, WHOLE_VALUE};
+use crate::store::{Applied, Change, EntryId, Precondition, Stored, Subscription};
+
+/// Waits between attempts on a store that does not answer.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(5);
+/// Waits after a lost race.
+const MIN_RACE: Duration = Duration::from_millis(2);
+const MAX_RACE: Duration = Duration::from_millis(500);
+/// How often a store that is down is asked whether it is up again.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// How often is looked at the time.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the stores are compared even if nothing happens.
+const COMPARE_PERIOD: Duration = Duration::from_secs(5);
+/// However much happens, they are compared no oftener.
+const MIN_COMPARE_PERIOD: Duration = Duration::from_millis(200);
+/// Longest wait for what a store knows beyond its entries.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(1);
+/// At most so long is waited whether somebody else brings back to the primary what it lacks.
+const MAX_FOREIGN_JITTER: Duration = Duration::from_secs(2);
+/// However urgent it is, stores are told what they lack no oftener.
+const MIN_RECONCILE_PERIOD: Duration = Duration::from_millis(500);
+/// A key that nobody used for so long is no longer followed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Runs until nobody uses the key any more.
+pub(super) async fn run(core: Arc<Core>, open: Arc<OpenKey>) {
+    tokio::select! {
+        () = follow(&core, &open, Place::First) => (),
+        () = follow(&core, &open, Place::Second) => (),
+        () = mirror(&core, &open, Place::First) => (),
+        () = mirror(&core, &open, Place::Second) => (),
+        () = reconcile(&core, &open) => (),
+        () = tend(&core, &open) => (),
+    }
+}
+
+/// Takes in what a store tells. Never ends.
+async fn follow(core: &Core, open: &OpenKey, place: Place) {
+    let store = &core.children[place].store;
+    let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
+    if is_synced(core, place) {
+        // Also tells whether it answers at all, which a watch does not. If it does not, the watch waits for it.
+        let _ = core.read(open, place).await;
+    }
+    loop {
+        match store.watch(&open.key).await {
+            Ok(mut subscription) => {
+                heed(core, open, place, &mut subscription).await;
+                backoff.reset();
+            }
+            Err(error) => {
+                let (key, store) = (&*open.key.name, core.children[place].name());
+                debug!(key, store, %error, "cannot watch one of two stores, trying again");
+            }
+        }
+        sleep(backoff.next().max(MIN_RETRY)).await;
+    }
+}
+
+/// As long as a watch runs.
+async fn heed(core: &Core, open: &OpenKey, place: Place, subscription: &mut Subscription) {
+    let mut probes = interval(PROBE_PERIOD);
+    probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut doubted = false;
+    loop {
+        tokio::select! {
+            changed = subscription.changed() => match changed {
+                None => return,
+                Some(Some(stored)) => {
+                    doubted = false;
+                    open.learn(core, place, Some(stored), How::Watch);
+                }
+                // What is told of an absent key may be older than what a write has made of it since.
+                Some(None) if open.look(|state| matches!(state.snapshot(place), Some(Some(_)))) => {
+                    doubted = core.read(open, place).await.is_err();
+                }
+                Some(None) => open.learn(core, place, None, How::Watch),
+            },
+            _ = probes.tick() => {
+                if doubted || core.health[place].is_down() {
+                    doubted &= core.read(open, place).await.is_err();
+                }
+            }
+        }
+    }
+}
+
+fn is_synced(core: &Core, place: Place) -> bool {
+    *core.children[place].store.synced().borrow()
+}
+
+/// Tells a store what is on its way to it. Never ends.
+async fn mirror(core: &Core, open: &OpenKey, place: Place) {
+    let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
+    let mut is_failing = false;
+    loop {
+        let Some(batch) = open.look(|state| state.batch(place)) else {
+            open.queued[place].notified().await;
+            continue;
+        };
+        if !is_synced(core, place) {
+            // It would only wait, and not for us.
+            sleep(MIN_RETRY).await;
+            continue;
+        }
+        let result = within(core, open, place, tell(core, open, place, &batch)).await;
+        open.set_tried(place, batch.last());
+        let (key, store) = (&*open.key.name, core.children[place].name());
+        match result {
+            Ok(verdicts) => {
+                verdicts.into_iter().for_each(|verdict| core.metrics.mirrored(verdict));
+                backoff.reset();
+                if std::mem::take(&mut is_failing) {
+                    info!(key, store, "changes are mirrored again");
+                }
+                core.nudge.notify_one();
+            }
+            Err(error) => {
+                let failure = failure_of(&error);
+                core.metrics.failed(failure, batch.len());
+                if std::mem::replace(&mut is_failing, true) {
+                    debug!(key, store, %error, "failed to update value in secondary store");
+                } else {
+                    warn!(key, store, %error, "failed to update value in secondary store");
+                }
+                // What is too large now will hardly be smaller in a moment.
+                let pause =
+                    if failure == Failure::TooLarge { MAX_RETRY } else { backoff.next().max(MIN_RETRY) };
+                tokio::select! {
+                    () = sleep(pause) => (),
+                    () = open.urgent[place].notified() => (),
+                }
+            }
+        }
+    }
+}
+
+fn failure_of(error: &Error) -> Failure {
+    match error {
+        Error::TooLarge { .. } => Failure::TooLarge,
+        Error::Deadline { .. } => Failure::Timeout,
+        _ => Failure::Error,
+    }
+}
+
+/// Bounds an attempt.
+async fn within<T>(
+    core: &Core,
+    open: &OpenKey,
+    place: Place,
+    attempt: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let after = core.config.mirror_timeout;
+    if after.is_zero() {
+        return attempt.await;
+    }
+    timeout(after, attempt).await.unwrap_or_else(|_| {
+        let backend = core.children[place].store.backend();
+        let key = open.key.name.to_string();
+        let error = Error::Deadline { operation: "CAS", key, backend, after };
+        core.fails(place, &error);
+        Err(error)
+    })
+}
+
+/// One attempt to tell a store of a batch: what became of each change in it.
+async fn tell(core: &Core, open: &OpenKey, place: Place, batch: &Batch) -> Result<Vec<Verdict>, Error> {
+    let (store, key) = (&core.children[place].store, &open.key);
+    let landing = Landing { place, whole: store.answers_whole() };
+    let is_own = batch.is_own(key.codec);
+    let turn = if is_own { Some(open.writing[place].write().await) } else { None };
+    if turn.is_some() && !open.look(|state| state.is_current(place, batch)) {
+        // Something newer was written while this waited for its turn.
+        return Ok(Vec::new());
+    }
+    let mut backoff = Backoff::new(MIN_RACE, MAX_RACE);
+    let mut is_known = open.look(|state| state.snapshot(place)).is_some();
+    loop {
+        if !is_known {
+            core.read(open, place).await?;
+        }
+        let current = open.look(|state| state.snapshot(place)).flatten();
+        let plan = open.with(core, |state, context| state.plan(context, batch, current.as_ref()));
+        if plan.deletes {
+            core.call(place, "Delete", &key.name, None, store.delete(key)).await?;
+            open.with(core, |state, context| state.told_deletion(context, batch, place));
+            open.news.notify_one();
+            // What else there is comes next.
+            return Ok(vec![Verdict::Applied]);
+        }
+        let is_gone = plan.change.removals.is_empty();
+        let deletion =
+            batch.deletion.as_ref().map(|_| if is_gone { Verdict::Noop } else { Verdict::Applied });
+        let verdicts: Vec<Verdict> = plan.verdicts.into_iter().chain(deletion).collect();
+        if plan.change.is_empty() {
+            open.with(core, |state, context| state.told(context, batch, None, landing));
+            return Ok(verdicts);
+        }
+        check_size(core, open, place, current.as_ref(), &plan.change)?;
+        // Nobody else writes an entry of our own, so nothing can come in between.
+        let version = current.map(|stored| stored.version);
+        let when = if is_own { Precondition::None } else { Precondition::Version(version) };
+        let apply = store.apply(key, plan.change.clone(), when);
+        match core.call(place, "CAS", &key.name, None, apply).await? {
+            Applied::Done(stored) => {
+                let answer = Some((plan.change, stored));
+                open.with(core, |state, context| state.told(context, batch, answer, landing));
+                open.news.notify_one();
+                return Ok(verdicts);
+            }
+            Applied::Conflict => {
+                is_known = false;
+                sleep(backoff.next()).await;
+            }
+        }
+    }
+}
+
+/// Refuses a mirrored value that is larger than configured, before the store does.
+fn check_size(
+    core: &Core,
+    open: &OpenKey,
+    place: Place,
+    current: Option<&Stored>,
+    change: &Change,
+) -> Result<(), Error> {
+    let limit = usize::try_from(core.config.max_value_bytes).unwrap_or(usize::MAX);
+    if limit == 0 || place == core.mode().primary {
+        return Ok(());
+    }
+    let current = current.into_iter().flat_map(|stored| stored.entries.iter());
+    let mut all: BTreeMap<EntryId, Bytes> =
+        current.map(|(id, entry)| (id.clone(), entry.bytes.clone())).collect();
+    all.retain(|id, _| !change.removals.contains(id));
+    all.extend(change.upserts.iter().map(|(id, bytes)| (id.clone(), bytes.clone())));
+    let size = open.key.codec.join(&all).len();
+    if size > limit {
+        return Err(Error::TooLarge { key: open.key.name.to_string(), what: WHOLE_VALUE, size, limit });
+    }
+    Ok(())
+}
+
+/// Reads both stores now and then, and whenever there is reason to, and tells each what it lacks. Never ends.
+async fn reconcile(core: &Core, open: &OpenKey) {
+    let mut modes = core.mode.subscribe();
+    loop {
+        let mode = *modes.borrow_and_update();
+        if !mode.mirror {
+            // The sender is in the core.
+            let _ = modes.changed().await;
+            continue;
+        }
+        let pause = match (reconcile_once(core, open).await, core.config.reconcile_interval) {
+            (false, _) => MAX_RETRY,
+            (true, interval) if interval.is_zero() => Duration::MAX,
+            (true, interval) => interval.mul_f64(rand::random_range(0.9..1.1)),
+        };
+        tokio::select! {
+            () = sleep(pause) => (),
+            () = open.overdue.notified() => (),
+            () = moved(&mut modes, mode) => (),
+        }
+        // Not all processes at once, and not because of every entry.
+        sleep(MIN_RECONCILE_PERIOD.mul_f64(rand::random_range(0.5..1.5))).await;
+    }
+}
+
+/// Waits until another store is the primary, or mirroring begins or ends. Cancel safe.
+async fn moved(modes: &mut watch::Receiver<Mode>, from: Mode) {
+    let is_other = |now: &Mode| (now.primary, now.mirror) != (from.primary, from.mirror);
+    let _ = modes.wait_for(is_other).await;
+}
+
+/// Whether both stores could be read.
+async fn reconcile_once(core: &Core, open: &OpenKey) -> bool {
+    if !Place::BOTH.iter().all(|place| is_synced(core, *place)) {
+        return false;
+    }
+    let read = tokio::join!(core.read(open, Place::First), core.read(open, Place::Second));
+    if read.0.is_err() || read.1.is_err() {
+        return false;
+    }
+    let is_foreign = open.with(core, |state, context| state.reconcile(context, false));
+    wake(open);
+    if is_foreign {
+        let interval = core.config.reconcile_interval;
+        let most =
+            if interval.is_zero() { MAX_FOREIGN_JITTER } else { MAX_FOREIGN_JITTER.min(interval / 10) };
+        sleep(most.mul_f64(rand::random_range(0.0..1.0))).await;
+        // As things are by now.
+        open.with(core, |state, context| state.reconcile(context, true));
+        wake(open);
+    }
+    let now_ms = core.clock.now_ms();
+    open.with(core, |state, _| state.set_reconciled(now_ms));
+    open.news.notify_one();
+    true
+}
+
+fn wake(open: &OpenKey) {
+    Place::BOTH.iter().for_each(|place| open.queued[*place].notify_one());
+}
+
+/// Compares the stores whenever something happens, and looks at the time. Ends once nobody uses the key.
+async fn tend(core: &Core, open: &Arc<OpenKey>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked_at: Option<Instant> = None;
+    loop {
+        let is_news = tokio::select! {
+            _ = ticks.tick() => false,
+            () = open.news.notified() => true,
+        };
+        if core.retire(open, IDLE_TIMEOUT) {
+            debug!(key = &*open.key.name, "nobody uses the key any more");
+            return;
+        }
+        let is_due = looked_at.is_none_or(|at| at.elapsed() >= COMPARE_PERIOD);
+        if is_due {
+            looked_at = Some(Instant::now());
+            for place in Place::BOTH {
+                let traces = core.children[place].plain.traces(&open.key);
+                if let Ok(Some(traces)) = timeout(TRACES_TIMEOUT, traces).await {
+                    open.with(core, |state, context| state.trace(context, place, traces));
+                }
+            }
+            open.with(core, |state, context| state.pass_time(context));
+        }
+        if is_due || is_news {
+            core.compare(open);
+            core.nudge.notify_one();
+            sleep(MIN_COMPARE_PERIOD).await;
+        }
+    }
+}
