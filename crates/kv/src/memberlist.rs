@@ -17,6 +17,7 @@ mod options;
 mod remarks;
 mod report;
 mod tls;
+mod traces;
 mod upkeep;
 mod views;
 mod write;
@@ -49,7 +50,7 @@ use self::options::{Facts, Prepared};
 use self::report::Outside;
 use self::views::Views;
 use crate::error::{Error, chain};
-use crate::store::{Applied, Change, Key, Precondition, Store, Stored, Subscription};
+use crate::store::{Applied, Change, Key, Precondition, Standing, Store, Stored, Subscription, Traces};
 
 const BACKEND: &str = "memberlist";
 
@@ -330,6 +331,18 @@ impl Store for Memberlist {
 
     fn removals_are_meant(&self) -> bool {
         true
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let state = self.inner.handle.state();
+        let state = state.borrow();
+        let joined = state.synced && !state.gave_up;
+        Some(Standing { joined, num_others: state.members.saturating_sub(1) })
+    }
+
+    async fn traces(&self, key: &Key) -> Option<Traces> {
+        let (key, removed_for) = (Arc::clone(&key.name), self.inner.tombstone_timeout);
+        self.call(move |access| traces::traces(access, &key, removed_for)).await.ok()
     }
 }
 

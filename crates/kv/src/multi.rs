@@ -46,4 +46,5 @@ mod worker;
 
 pub use self::control::{Control, Freshness, MultiRuntime, PerRing};
 pub use self::report::{MultiKeyReport, MultiKeyStoreReport, MultiReport, Named, StoreReport, SwitchReport};
+pub(crate) use self::store::check;
 pub use self::store::{Child, Multi, MultiOptions};

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(any(feature = "consul", feature = "etcd", feature = "memberlist"))]
 use parking_lot::Mutex;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 use ringkit_config::Layout;
 use ringkit_config::{KvStore, KvStoreConfig};
 use ringkit_runtime::{Clock, Meter};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -16,6 +17,7 @@ use crate::inmemory::InMemory;
 #[cfg(feature = "memberlist")]
 use crate::memberlist::{Memberlist, MemberlistOptions};
 use crate::metered::Metered;
+use crate::multi::{self, Child, Control, Freshness, Multi, MultiOptions, MultiRuntime};
 use crate::prefix::Prefixed;
 use crate::shared::Trouble;
 use crate::store::Store;
@@ -31,6 +33,14 @@ pub struct Stores {
     remote: Arc<Mutex<Vec<Remote>>>,
     #[cfg(feature = "memberlist")]
     gossip: Arc<Mutex<Gossip>>,
+    multis: Arc<Mutex<Multis>>,
+}
+
+/// What the process says to its multi stores, and which were opened.
+#[derive(Default)]
+struct Multis {
+    control: Control,
+    open: Vec<Arc<Multi>>,
 }
 
 /// How this process is a member of a gossip cluster, and the member once it is one.
@@ -72,21 +82,44 @@ impl Stores {
 
     /// Opens the configured store: the backend, then the key prefix, then request metrics.
     ///
-    /// `kv_name` is the metric label, such as `ingester-lifecycler` or `ingester-ring`.
+    /// `kv_name` is the metric label, such as `ingester-lifecycler` or `ingester-ring`. Of a multi store, whose requests are timed
+    /// beside those of its two, it is also the name that the runtime configuration has for it.
     ///
     /// # Errors
     ///
     /// [`Error::NotBuilt`] for a backend that this build lacks; [`Error::Misconfigured`] names the key at fault. Whether
     /// the server can be reached is not asked. The first store on `memberlist` starts the member: for that there must be a
-    /// tokio runtime, and [`Stores::set_memberlist`] must have been called.
+    /// tokio runtime, and [`Stores::set_memberlist`] must have been called. A multi store needs a runtime, too.
     pub fn open(
         &self,
         config: &KvStoreConfig,
         kv_name: &str,
         meter: &Meter,
-        _clock: &Clock,
+        clock: &Clock,
     ) -> Result<Arc<dyn Store>, Error> {
-        let backend: Arc<dyn Store> = match &config.store {
+        let backend = match config.store {
+            KvStore::Multi => self.multi(config, kv_name, meter, clock)?,
+            single => self.single(single, config, kv_name, meter)?,
+        };
+        let prefixed: Arc<dyn Store> = match config.prefix.as_str() {
+            "" => backend,
+            prefix => Arc::new(Prefixed::new(backend, prefix)),
+        };
+        Ok(Arc::new(Metered::new(prefixed, "primary", kv_name, meter)))
+    }
+
+    /// The backend called `store`, as its own block in `config` has it.
+    fn single(
+        &self,
+        store: KvStore,
+        config: &KvStoreConfig,
+        kv_name: &str,
+        meter: &Meter,
+    ) -> Result<Arc<dyn Store>, Error> {
+        // Both are for stores behind a network.
+        #[cfg(not(any(feature = "consul", feature = "etcd")))]
+        let _ = (config, meter);
+        let backend: Arc<dyn Store> = match store {
             KvStore::Inmemory => Arc::new(self.inmemory.clone()),
             #[cfg(feature = "consul")]
             KvStore::Consul => {
@@ -104,11 +137,57 @@ impl Stores {
                 return Err(Error::NotBuilt { store: other.to_string(), kv_name: kv_name.to_owned() });
             }
         };
-        let prefixed: Arc<dyn Store> = match config.prefix.as_str() {
-            "" => backend,
-            prefix => Arc::new(Prefixed::new(backend, prefix)),
+        Ok(backend)
+    }
+
+    fn multi(
+        &self,
+        config: &KvStoreConfig,
+        kv_name: &str,
+        meter: &Meter,
+        clock: &Clock,
+    ) -> Result<Arc<dyn Store>, Error> {
+        let (Some(primary), Some(secondary)) = (config.multi.primary, config.multi.secondary) else {
+            let key = if config.multi.primary.is_none() { "primary" } else { "secondary" };
+            let reason = "is not set: primary or secondary store not set".to_owned();
+            return Err(Error::Misconfigured { backend: "multi", key, reason });
         };
-        Ok(Arc::new(Metered::new(prefixed, "primary", kv_name, meter)))
+        // Before anything is opened, such as a member of a cluster.
+        multi::check(primary, secondary)?;
+        let child = |name: KvStore, role: &'static str| {
+            let store = self.single(name, config, kv_name, meter)?;
+            let timed = |store| Arc::new(Metered::new(store, role, kv_name, meter)) as Arc<dyn Store>;
+            Ok::<_, Error>(Child::new(name, store).through(timed))
+        };
+        let options = MultiOptions {
+            config: config.multi.clone(),
+            kv_name: kv_name.to_owned(),
+            control: self.multis.lock().control.clone(),
+            meter: meter.clone(),
+            clock: clock.clone(),
+        };
+        let multi = Multi::start(child(primary, "primary")?, child(secondary, "secondary")?, options)?;
+        let multi = Arc::new(multi);
+        self.multis.lock().open.push(Arc::clone(&multi));
+        Ok(multi)
+    }
+
+    /// Has the multi stores that are opened from now on follow what `runtime` holds. Without it, what they are configured for
+    /// holds.
+    pub fn set_multi_runtime(&self, runtime: watch::Receiver<MultiRuntime>) {
+        let mut multis = self.multis.lock();
+        multis.control = multis.control.with_runtime(runtime);
+    }
+
+    /// Says how owners of entries give signs of life that a multi store called `kv_name` holds. To be said before it is opened;
+    /// otherwise Cortex's defaults hold.
+    pub fn set_multi_freshness(&self, kv_name: &str, freshness: Freshness) {
+        self.multis.lock().control.set_freshness(kv_name, freshness);
+    }
+
+    /// The multi stores that were opened, in the order in which they were.
+    pub fn multis(&self) -> Vec<Arc<Multi>> {
+        self.multis.lock().open.clone()
     }
 
     /// The opened backends that do not answer at the moment, and why: what everybody serves meanwhile is what was last
@@ -139,8 +218,14 @@ impl Stores {
     }
 
     /// Leaves what can be left, before the process ends: the gossip cluster, if it is in one. What is on such a store cannot be
-    /// read or written afterwards.
+    /// read or written afterwards. Before that, what multi stores have still to mirror is waited for, as long as they are
+    /// configured to.
     pub async fn leave(&self) {
+        let mut drains = JoinSet::new();
+        for multi in self.multis() {
+            drains.spawn(async move { multi.drain().await });
+        }
+        while drains.join_next().await.is_some() {}
         #[cfg(feature = "memberlist")]
         if let Some(member) = self.memberlist() {
             member.leave().await;
@@ -150,9 +235,11 @@ impl Stores {
     /// What an operator should know of the opened stores although they answer, a sentence each.
     pub fn remarks(&self) -> Vec<String> {
         #[cfg(feature = "memberlist")]
-        return self.memberlist().map(|member| member.remarks()).unwrap_or_default();
+        let mut remarks = self.memberlist().map(|member| member.remarks()).unwrap_or_default();
         #[cfg(not(feature = "memberlist"))]
-        Vec::new()
+        let mut remarks = Vec::new();
+        remarks.extend(self.multis().iter().flat_map(|multi| multi.remarks()));
+        remarks
     }
 
     #[cfg(feature = "memberlist")]
@@ -246,8 +333,9 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(feature = "consul"))]
     fn a_backend_that_is_not_built_is_named_with_what_to_do() {
-        let store = KvStore::Multi;
+        let store = KvStore::Consul;
         let opened =
             Stores::new().open(&config(store, ""), "ingester-ring", &Meter::disabled(), &Clock::system());
         let error = opened.err().unwrap().to_string();

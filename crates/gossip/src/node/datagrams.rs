@@ -23,6 +23,8 @@ use crate::wire::{
 
 /// What a record takes beside its texts and its body, at most.
 const RECORD_BYTES: usize = 48;
+/// What most records take beside the entry's id and their body, where the key was named before and no number is large.
+const USUAL_RECORD_BYTES: usize = 24;
 /// How many heartbeats are asked for at a time.
 const MAX_STALE: usize = 100;
 /// In how many keys a heartbeat is looked for that is known by a hash only.
@@ -52,7 +54,10 @@ impl Packing {
     fn plan(self, item: &Item) -> (bool, usize) {
         let word = RECORD_BYTES + item.key.len() + item.entry.id.len();
         let body = Self::body_bytes(item);
-        if body <= self.max_pushed && word + body <= self.room { (true, word + body) } else { (false, word) }
+        let pushed = body <= self.max_pushed && word + body <= self.room;
+        // Not at most but as a rule: what does not fit after all is noticed, room that is left for nothing is not.
+        let usual = USUAL_RECORD_BYTES + item.entry.id.len();
+        (pushed, if pushed { usual + body } else { usual })
     }
 
     fn put(self, writer: &mut DatagramWriter, item: &Item, store: &Store, now: Now) -> bool {

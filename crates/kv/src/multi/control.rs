@@ -95,6 +95,14 @@ impl Control {
         Self { shared: Arc::new(shared) }
     }
 
+    /// The same for stores that follow another runtime configuration: what was said so far holds for both.
+    #[must_use]
+    pub fn with_runtime(&self, runtime: watch::Receiver<MultiRuntime>) -> Self {
+        let known = self.shared.freshness.lock().clone();
+        let shared = Shared { runtime, freshness: Mutex::new(known), own: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Says how owners of the entries give signs of life that the store called `kv_name` holds. To be said before it is opened.
     pub fn set_freshness(&self, kv_name: impl Into<String>, freshness: Freshness) {
         self.shared.freshness.lock().insert(kv_name.into(), freshness);

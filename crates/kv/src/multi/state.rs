@@ -328,8 +328,10 @@ impl State {
         }
         held.learned += u64::from(how != How::Watch);
         held.newest = held.newest.max(value.as_ref().map_or(0, |stored| stored.version));
-        let first = held.snapshot.is_none();
-        let before = held.snapshot.replace(value.clone()).flatten();
+        let entries = |stored: &Option<Stored>| stored.as_ref().map(|stored| Arc::clone(&stored.entries));
+        let (first, new, is_present) = (held.snapshot.is_none(), entries(&value), value.is_some());
+        let before = held.snapshot.replace(value).flatten();
+        let old = entries(&before);
         let mut ids: Vec<EntryId> = Vec::new();
         let newest = held.newest;
         held.unseen.retain(|(version, change)| {
@@ -340,8 +342,6 @@ impl State {
             is_unseen
         });
         let nothing = Entries::new();
-        let entries = |stored: &Option<Stored>| stored.as_ref().map(|stored| Arc::clone(&stored.entries));
-        let (old, new) = (entries(&before), entries(&value));
         let (old, new) = (old.as_deref().unwrap_or(&nothing), new.as_deref().unwrap_or(&nothing));
         let mut lost = false;
         Entries::compare(old, new, |id, was, is| {
@@ -362,9 +362,9 @@ impl State {
             }
             lost |= !self.marks.hide(id, stamp.timestamp);
         });
-        if value.is_some() && place == context.mode.primary {
+        if is_present && place == context.mode.primary {
             self.deleted = false;
-        } else if value.is_none() && before.is_some() && context.removals_are_meant[place] {
+        } else if !is_present && before.is_some() && context.removals_are_meant[place] {
             self.deleted = true;
         }
         self.refresh(context, ids);

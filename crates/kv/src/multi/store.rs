@@ -96,19 +96,7 @@ impl Multi {
     ///
     /// [`Error::Misconfigured`] if both stores are the same one, or one of them is two, and without a tokio runtime.
     pub fn start(primary: Child, secondary: Child, options: MultiOptions) -> Result<Self, Error> {
-        let wrong =
-            |key, reason: &str| Error::Misconfigured { backend: BACKEND, key, reason: reason.to_owned() };
-        if primary.name == secondary.name {
-            return Err(wrong(
-                "secondary",
-                "is the primary too: primary and secondary stores must be different",
-            ));
-        }
-        for (key, child) in [("primary", &primary), ("secondary", &secondary)] {
-            if child.name == KvStore::Multi {
-                return Err(wrong(key, "is multi: primary and secondary stores cannot be multi-stores"));
-            }
-        }
+        check(primary.name, secondary.name)?;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(wrong("store", "needs a tokio runtime"));
         }
@@ -303,6 +291,24 @@ impl Multi {
     }
 }
 
+/// Whether these two can be one store.
+pub(crate) fn check(primary: KvStore, secondary: KvStore) -> Result<(), Error> {
+    if primary == secondary {
+        let reason = "is the primary too: primary and secondary stores must be different";
+        return Err(wrong("secondary", reason));
+    }
+    for (key, store) in [("primary", primary), ("secondary", secondary)] {
+        if store == KvStore::Multi {
+            return Err(wrong(key, "is multi: primary and secondary stores cannot be multi-stores"));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(key: &'static str, reason: &str) -> Error {
+    Error::Misconfigured { backend: BACKEND, key, reason: reason.to_owned() }
+}
+
 #[async_trait]
 impl Store for Multi {
     fn backend(&self) -> &'static str {
@@ -322,7 +328,8 @@ impl Store for Multi {
             Ok(stored) => {
                 open.learn(&self.core, mode.primary, stored.clone(), how);
                 // Shown is what both stores hold; only at first it may be that there is nothing to show yet.
-                Ok(open.look(State::shown).unwrap_or(stored))
+                let known = || stored.map(|stored| Stored { version: self.core.next_version(), ..stored });
+                Ok(open.look(State::shown).unwrap_or_else(known))
             }
             Err(error) if mode.union && is_outage(&error) => open.look(State::shown).ok_or(error),
             Err(error) => Err(error),
@@ -338,7 +345,15 @@ impl Store for Multi {
         let ask_other = async {
             if helps { self.list_from(mode.secondary(), prefix, true).await } else { Ok(Vec::new()) }
         };
-        let (own, other) = tokio::join!(self.list_from(mode.primary, prefix, true), ask_other);
+        let is_down = self.core.health[mode.primary].is_down();
+        let ask_own = async {
+            if is_down {
+                Err(self.down(mode.primary))
+            } else {
+                self.list_from(mode.primary, prefix, true).await
+            }
+        };
+        let (own, other) = tokio::join!(ask_own, ask_other);
         let is_known = own.is_ok();
         let own: BTreeSet<String> = match own {
             Ok(own) => own.into_iter().collect(),
@@ -395,6 +410,11 @@ impl Store for Multi {
         let Some(begun) = self.begin(&open, &change, when) else { return Ok(Applied::Conflict) };
         if begun.fails_over && self.core.health[begun.place].is_down() {
             return self.fail_over(&open, &begun, &change, self.down(begun.place)).await;
+        }
+        let is_decision = when != Precondition::None;
+        if is_decision && self.core.mode().mirror && self.core.health[begun.place].is_down() {
+            // Only the primary can tell whether it still holds what the decision builds on. What is its writer's own can go on.
+            return Err(self.down(begun.place));
         }
         let written =
             self.write(&open, begun.place, change.clone(), begun.when, Self::patience(&begun)).await;

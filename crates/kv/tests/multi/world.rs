@@ -161,9 +161,14 @@ pub(crate) fn config() -> MultiConfig {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    /// One whose `memberlist` takes no more than this.
+    pub(crate) fn with_limits(limits: Limits) -> Self {
         Self {
             consul: Faulty::new(Limits::default()),
-            memberlist: Faulty::new(Limits::default()),
+            memberlist: Faulty::new(limits),
             clock: Clock::paused_at(1_700_000_000_000),
             tasks: Mutex::default(),
         }
@@ -171,31 +176,147 @@ impl World {
 
     /// A process whose primary is `consul`.
     pub(crate) fn process(&self, config: MultiConfig) -> Process {
-        self.metered(config, Control::default, &Meter::disabled())
+        self.metered(config, &Meter::disabled())
+    }
+
+    pub(crate) fn metered(&self, config: MultiConfig, meter: &Meter) -> Process {
+        self.start([KvStore::Consul, KvStore::Memberlist], config, watch::Sender::default(), None, meter)
     }
 
     /// A process whose primary is `memberlist`.
     pub(crate) fn turned(&self, config: MultiConfig) -> Process {
-        let children = [self.child(KvStore::Memberlist), self.child(KvStore::Consul)];
-        start(children, config, None, self.clock.clone(), &Meter::disabled())
+        let names = [KvStore::Memberlist, KvStore::Consul];
+        self.start(names, config, watch::Sender::default(), None, &Meter::disabled())
     }
 
-    pub(crate) fn metered(
+    /// Another store over both in the same process.
+    pub(crate) fn twin(&self, process: &Process, config: MultiConfig) -> Process {
+        let (runtime, control) = (process.runtime.clone(), Some(process.control.clone()));
+        self.start([KvStore::Consul, KvStore::Memberlist], config, runtime, control, &Meter::disabled())
+    }
+
+    fn start(
         &self,
+        names: [KvStore; 2],
         config: MultiConfig,
-        control: impl FnOnce() -> Control,
+        runtime: watch::Sender<MultiRuntime>,
+        control: Option<Control>,
         meter: &Meter,
     ) -> Process {
-        let control = Some(control()).filter(|control| !format!("{control:?}").contains("primary: None"));
-        start(self.children(), config, control, self.clock.clone(), meter)
+        let control = control.unwrap_or_else(|| Control::new(runtime.subscribe()));
+        let freshness = Freshness { heartbeat_period: HEARTBEAT, ..Freshness::default() };
+        control.set_freshness("test", freshness);
+        let [primary, secondary] = names.map(|name| {
+            let store = if name == KvStore::Consul { &self.consul } else { &self.memberlist };
+            Child::new(name, Arc::new(store.clone()))
+        });
+        let options = MultiOptions {
+            config,
+            kv_name: "test".into(),
+            control: control.clone(),
+            meter: meter.clone(),
+            clock: self.clock.clone(),
+        };
+        let multi = Arc::new(Multi::start(primary, secondary, options).unwrap());
+        let client = Client::new(Arc::clone(&multi) as Arc<dyn Store>, &Meter::disabled());
+        Process { multi, client, control, runtime }
     }
 
-    fn children(&self) -> [Child; 2] {
-        [self.child(KvStore::Consul), self.child(KvStore::Memberlist)]
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.now_secs()
     }
 
-    fn child(&self, name: KvStore) -> Child {
-        let store = if name == KvStore::Consul { &self.consul } else { &self.memberlist };
-        Child::new(name, Arc::new(store.clone()))
+    /// Somebody renews an entry from now on, as long as the store takes it.
+    pub(crate) fn beats(&self, client: &Client<Desc>, id: &'static str) {
+        let (client, clock) = (client.clone(), self.clock.clone());
+        self.tasks.lock().spawn(async move {
+            let mut ticks = interval(HEARTBEAT);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let _ = client.upsert_own(KEY, id, &instance(clock.now_secs(), State::Active)).await;
+            }
+        });
     }
+
+    /// Counts how often a watch shows one of these missing, or not ACTIVE, after it was first there; and how often its time goes
+    /// back.
+    pub(crate) fn observe(&self, client: &Client<Desc>, ids: &'static [&'static str]) -> Arc<AtomicU64> {
+        let (client, lapses) = (client.clone(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&lapses);
+        self.tasks.lock().spawn(async move {
+            let mut watch = client.watch(KEY).await.unwrap();
+            let mut seen = std::collections::BTreeMap::new();
+            while let Some(update) = watch.next().await {
+                let ring = update.value.unwrap_or_default();
+                for &id in ids {
+                    let entry = ring.get(id);
+                    let is_fine = entry.is_some_and(|entry| entry.state == State::Active);
+                    let timestamp = entry.map_or(0, |entry| entry.timestamp);
+                    let before = seen.get(id).copied();
+                    if before.is_some_and(|before| !is_fine || timestamp < before) {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if is_fine {
+                        seen.insert(id, timestamp);
+                    }
+                }
+            }
+        });
+        lapses
+    }
+}
+
+impl Process {
+    /// What readers see: each entry's time and state.
+    pub(crate) async fn sees(&self) -> Vec<(String, i64, State)> {
+        let view = self.client.get(KEY).await.unwrap();
+        view.iter().flat_map(|view| listed(&view.value)).collect()
+    }
+
+    /// What the runtime configuration says from now on.
+    pub(crate) fn says(&self, change: impl FnOnce(&mut MultiRuntime)) {
+        self.runtime.send_modify(change);
+    }
+
+    pub(crate) fn report(&self) -> MultiReport {
+        self.multi.report()
+    }
+
+    /// Waits until this store is the primary.
+    pub(crate) async fn is_on(&self, name: &str) {
+        let switched = || async {
+            let report = self.report();
+            if report.primary == name { Ok(()) } else { Err(format!("{:?}", report.switch)) }
+        };
+        eventually_ok(SOON, switched).await.unwrap();
+    }
+}
+
+pub(crate) fn instance(timestamp: i64, state: State) -> InstanceDesc {
+    InstanceDesc {
+        addr: "10.0.0.1:9095".into(),
+        timestamp,
+        state,
+        tokens: vec![1, 2, 3].into(),
+        ..InstanceDesc::default()
+    }
+}
+
+fn listed(ring: &Desc) -> Vec<(String, i64, State)> {
+    ring.iter().map(|(id, entry)| (id.to_string(), entry.timestamp, entry.state)).collect()
+}
+
+/// The ids alone.
+pub(crate) fn ids(entries: &[(String, i64, State)]) -> Vec<&str> {
+    entries.iter().map(|(id, ..)| id.as_str()).collect()
+}
+
+/// Waits until a store holds just these entries.
+pub(crate) async fn holds(store: &Faulty, expected: &[&str]) {
+    let held = || async {
+        let held = store.holds().await;
+        if ids(&held) == expected { Ok(()) } else { Err(format!("{held:?}")) }
+    };
+    eventually_ok(SOON, held).await.unwrap();
 }

@@ -1,0 +1,14 @@
+//! Two stores that are one: what its users may rely on, and what must not happen again that happened with Cortex's. Each hazard of
+//! those has a test by its number.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "multi/conformance.rs"]
+mod conformance;
+#[path = "multi/hazards.rs"]
+mod hazards;
+#[path = "multi/stores.rs"]
+mod stores;
+#[path = "multi/switching.rs"]
+mod switching;
+#[path = "multi/world.rs"]
+mod world;
