@@ -158,7 +158,7 @@ impl State {
         let primary = context.mode.primary;
         let heard = |place: Place| self.held[place].snapshot.is_some();
         let stands_in = context.mode.union && context.mode.stands_in;
-        if !heard(primary) && !(stands_in && heard(primary.other())) {
+        if !(heard(primary) || stands_in && heard(primary.other())) {
             return None;
         }
         let present = self.pair(context).is_present(&self.union);

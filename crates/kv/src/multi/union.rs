@@ -1,5 +1,6 @@
 //! What two stores hold together. Pure.
 
+#[cfg(test)]
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::time::Duration;
@@ -92,6 +93,7 @@ impl<'a> Side<'a> {
         }
     }
 
+    #[cfg(test)]
     fn ids(&self) -> impl Iterator<Item = &'a EntryId> + use<'a> {
         let known = self.known().entries().into_iter().flat_map(Entries::keys);
         let unseen = self.unseen.iter().flat_map(|(_, change)| change.upserts.keys());
@@ -152,6 +154,7 @@ impl Pair<'_> {
     }
 
     /// The ids of all entries that might count.
+    #[cfg(test)]
     pub(super) fn ids(&self) -> BTreeSet<EntryId> {
         let secondary = self.secondary.iter().flat_map(Side::ids);
         self.primary.ids().chain(secondary).cloned().collect()

@@ -347,7 +347,7 @@ async fn tend(core: &Core, open: &Arc<OpenKey>) {
                     open.with(core, |state, context| state.trace(context, place, traces));
                 }
             }
-            open.with(core, |state, context| state.pass_time(context));
+            open.with(core, super::state::State::pass_time);
         }
         if is_due || is_news {
             core.compare(open);
