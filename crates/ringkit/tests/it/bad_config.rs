@@ -83,14 +83,14 @@ fn a_directory_that_cannot_be_written_is_named_with_its_key() {
 }
 
 #[test]
-fn a_store_that_is_not_built_is_refused_by_name() {
-    for store in ["multi"] {
+fn a_store_that_is_not_there_is_refused_by_name() {
+    for (store, about) in [("multi", "primary"), ("dynamodb", "dynamodb")] {
         let yaml = format!(
             "ring: {{store: {store}}}\nserver: {{http_listen_address: 127.0.0.1, http_listen_port: 0, grpc_listen_port: 0}}\n"
         );
         let (output, text) = run(&yaml, &["-target=distributor"]);
         assert_eq!(output.status.code(), Some(1), "{store}: {text}");
-        assert!(text.contains(store), "{store}: {text}");
+        assert!(text.contains(about), "{store}: {text}");
     }
 }
 
