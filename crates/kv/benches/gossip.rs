@@ -2,7 +2,11 @@
 //! tokens each. Prints latencies, bytes and CPU per member; `-- --members N --instances N --seconds N` changes the numbers.
 //!
 //! No alternative runs here: the figures of the Go originals are printed beside, as they were recorded elsewhere.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on has failed; it prints")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot go on has failed; it prints"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -74,7 +78,10 @@ fn instance(number: usize, mark: i64) -> InstanceDesc {
         state: State::Active,
         timestamp: unix_secs(),
         registered_timestamp: mark,
-        tokens: (first..first + TOKENS).map(|token| token.wrapping_mul(2_654_435_761)).collect::<Vec<_>>().into(),
+        tokens: (first..first + TOKENS)
+            .map(|token| token.wrapping_mul(2_654_435_761))
+            .collect::<Vec<_>>()
+            .into(),
         ..InstanceDesc::default()
     }
 }
@@ -103,7 +110,11 @@ async fn measure(
     while Instant::now() < until {
         let place = mark as usize % members.len();
         written.push((mark, Instant::now()));
-        members[place].client.upsert_own(KEY, &format!("i-{place:04}"), &instance(place, mark)).await.unwrap();
+        members[place]
+            .client
+            .upsert_own(KEY, &format!("i-{place:04}"), &instance(place, mark))
+            .await
+            .unwrap();
         mark += 1;
         sleep(PAUSE).await;
     }
@@ -194,7 +205,10 @@ async fn run(num_members: usize, num_instances: usize, duration: Duration) {
         busy.kilobytes, busy.datagram_kilobytes
     );
     println!("| CPU per member, the same, views included, ms/s | {:.2} | 1 | 8 to 10 |", busy.cpu_ms);
-    println!("| idle bytes out per member, headers of the network included, kB/s | {:.2} | 0.4 | |", idle.kilobytes);
+    println!(
+        "| idle bytes out per member, headers of the network included, kB/s | {:.2} | 0.4 | |",
+        idle.kilobytes
+    );
     println!("| idle CPU per member, ms/s | {:.2} | | |", idle.cpu_ms);
 }
 
@@ -212,7 +226,8 @@ async fn cost(members: &[Member], duration: Duration) -> Cost {
     let sent = || {
         members.iter().fold((0, 0), |sum, member| {
             let counts = member.memberlist.counts();
-            let datagrams = counts.datagram_bytes_out.load(Relaxed) + HEADERS * counts.datagrams_out.load(Relaxed);
+            let datagrams =
+                counts.datagram_bytes_out.load(Relaxed) + HEADERS * counts.datagrams_out.load(Relaxed);
             (sum.0 + datagrams, sum.1 + counts.stream_bytes_out.load(Relaxed))
         })
     };

@@ -150,11 +150,9 @@ impl RingService {
             members.filter(|(_, id)| !desc.contains(id) && !self.guard.holds(id)).collect()
         };
         let heard = self.heard_at.map_or(now, |at| at.min(now));
-        // A store that keeps account of removals loses nobody.
-        let loses = !self.client.removals_are_meant();
         let lost = gone
             .iter()
-            .filter(|(place, _)| loses && vanish::is_losable(known, *place, heard))
+            .filter(|(place, _)| vanish::is_losable(known, *place, heard))
             .map(|(_, id)| (*id).clone());
         let served = |guard: &Guard| {
             let others = known.members.iter().enumerate().filter(|(_, member)| !guard.holds(&member.id));

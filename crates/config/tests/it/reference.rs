@@ -171,7 +171,10 @@ fn the_file_that_every_binary_reads_is_good() {
     assert_eq!(loaded.config.server.http_listen_port, 9009);
     assert_eq!(loaded.config.server.grpc_listen_port, 9095);
     assert!(!loaded.config.auth_enabled);
-    assert_eq!(loaded.config.kv(ringkit_config::RingName::Ingester).store, ringkit_config::KvStore::Memberlist);
+    assert_eq!(
+        loaded.config.kv(ringkit_config::RingName::Ingester).store,
+        ringkit_config::KvStore::Memberlist
+    );
 }
 
 #[test]

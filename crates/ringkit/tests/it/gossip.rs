@@ -17,7 +17,8 @@ use crate::stores::{Fleet, Member, Pace, REAL, SCALED, SOON, write_config};
 const PORTS: &str = "gossip.ports";
 
 /// All processes that tests start.
-pub(crate) const NAMES: [&str; 5] = ["distributor", "store-gateway", "ingester-1", "ingester-2", "ingester-3"];
+pub(crate) const NAMES: [&str; 5] =
+    ["distributor", "store-gateway", "ingester-1", "ingester-2", "ingester-3"];
 
 /// What a process of a cluster that gossips is told beside its configuration; nothing in other clusters.
 pub(crate) fn flags(dir: &Path, name: &str) -> Vec<String> {

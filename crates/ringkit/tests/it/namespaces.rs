@@ -38,7 +38,10 @@ async fn start(network: &Network, dir: &Path, place: usize) -> Member {
 async fn start_all(network: &Network, dir: &Path, pace: Pace) -> Fleet {
     write_config(dir, "memberlist", "", pace);
     let seeds = [network.addr(0), network.addr(2)].map(|addr| format!("{addr}:7946"));
-    append(dir, &format!("memberlist: {{cluster_label: test, join_members: {seeds:?}, min_join_backoff: 200ms}}\n"));
+    append(
+        dir,
+        &format!("memberlist: {{cluster_label: test, join_members: {seeds:?}, min_join_backoff: 200ms}}\n"),
+    );
     let (distributor, gateway, a, b, c) = tokio::join!(
         start(network, dir, 0),
         start(network, dir, 1),
@@ -58,7 +61,8 @@ async fn no_ghosts(fleet: &Fleet) {
         let alive = || async {
             let page = memberlist(member.addr).await;
             let members = page["Ringkit"]["members"].as_array().cloned().unwrap_or_default();
-            let well = members.len() == NAMES.len() && members.iter().all(|member| member["state"] == "alive");
+            let well =
+                members.len() == NAMES.len() && members.iter().all(|member| member["state"] == "alive");
             if well { Ok(()) } else { Err(format!("{members:#?}")) }
         };
         ringkit_testkit::eventually_ok(SOON, alive).await.unwrap();
