@@ -232,7 +232,8 @@ pub fn stream(bytes: &[u8]) {
 pub fn hello() -> Bytes {
     let node = NodeId::new(NAMES[1], START_MS, addr(1));
     let (label, name) = (LABEL.into(), NAMES[1].into());
-    let hello = Frame::Hello { version: VERSION, label, node, name, build: SmolStr::default() };
+    let hello =
+        Frame::Hello { version: VERSION, label, node, name, build: SmolStr::default(), settled: true };
     hello.encode().unwrap_or_default()
 }
 

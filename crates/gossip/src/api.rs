@@ -58,6 +58,8 @@ pub struct Config {
     pub join_parallel: usize,
     /// First and last pause between attempts to join.
     pub join_backoff: (Duration, Duration),
+    /// How often a member that has joined compares all it has with some seeds, whether or not it misses anybody; zero = never.
+    pub rejoin_interval: Duration,
     /// How long leaving may wait until somebody has all that this member wrote; and once more for as long, until the others
     /// were told that it leaves.
     pub leave_timeout: Duration,
@@ -101,6 +103,7 @@ impl Config {
             outbound_sessions: 2,
             join_parallel: 3,
             join_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
+            rejoin_interval: Duration::ZERO,
             leave_timeout: Duration::from_secs(10),
             forget_members_after: Duration::from_secs(60 * 60),
             beacon_interval: Duration::from_secs(60),
@@ -324,4 +327,48 @@ pub struct Status {
     pub queued: usize,
     /// Seeds that answer to nothing or are no members.
     pub lost_seeds: usize,
+    /// What it has done.
+    pub totals: Totals,
+}
+
+impl Status {
+    /// [`join_trouble`](Self::join_trouble) in words, without an end.
+    pub fn join_trouble_in_words(&self) -> Option<&'static str> {
+        self.join_trouble.map(|trouble| match trouble {
+            "clock_behind" => {
+                "this machine's clock is behind: by it, most members write what is from the future, which is refused"
+            }
+            "store_full" => "there is no room in this member's store for all that the others have",
+            other => other,
+        })
+    }
+}
+
+/// What a member has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions in which it compared all there is with another member, whoever began them.
+    pub sessions_done: u64,
+    /// Those that came to nothing, also because nobody answered.
+    pub sessions_failed: u64,
+    /// Digests of all there is that came from others and were equal to its own.
+    pub roots_equal: u64,
+    /// Those that were not.
+    pub roots_different: u64,
+    /// Beacons that it sent.
+    pub beacons: u64,
+    /// Registers that it [healed](Command::Heal).
+    pub healed: u64,
+}
+
+impl Totals {
+    pub(crate) fn count_session(&mut self, done: bool) {
+        let total = if done { &mut self.sessions_done } else { &mut self.sessions_failed };
+        *total = total.saturating_add(1);
+    }
+
+    pub(crate) fn count_root(&mut self, equal: bool) {
+        let total = if equal { &mut self.roots_equal } else { &mut self.roots_different };
+        *total = total.saturating_add(1);
+    }
 }

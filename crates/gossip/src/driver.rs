@@ -29,6 +29,7 @@ mod listener;
 mod machine;
 mod options;
 mod packets;
+mod places;
 pub mod seeds;
 mod shared;
 mod sniff;

@@ -62,6 +62,8 @@ pub struct Security {
 pub struct KeyInfo {
     /// What it is [called](ClusterKey::id).
     pub id: u8,
+    /// What tells it [from others](ClusterKey::print).
+    pub print: [u8; 8],
     /// Whether it is the one that seals.
     pub seals: bool,
     /// How many datagrams and frames it has opened since it was added.
@@ -181,6 +183,7 @@ impl Member {
     pub fn keys(&self) -> Vec<KeyInfo> {
         let keys = self.keyring.prints().enumerate().map(|(number, print)| KeyInfo {
             id: print.id(),
+            print: print.beginning(),
             seals: number == 0,
             opened: self.opened.get(&print).copied().unwrap_or(0),
         });
@@ -191,6 +194,17 @@ impl Member {
     /// or may have been. Somebody may have other keys.
     pub fn unopenable(&self) -> u64 {
         self.unopenable
+    }
+
+    /// Whether what is not sealed is refused.
+    pub fn requires_sealed(&self) -> bool {
+        self.require_sealed
+    }
+
+    /// Whether it has keys and takes what is not sealed nevertheless: the cluster
+    /// [begins to seal](self#how-a-cluster-begins-to-seal).
+    pub fn takes_clear(&self) -> bool {
+        self.is_lenient()
     }
 
     fn speaks_clear(&self) -> bool {

@@ -10,6 +10,7 @@ mod info;
 mod join;
 mod leave;
 mod records;
+mod rounds;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ use self::join::Join;
 use self::leave::Leave;
 use self::records::Reissue;
 use self::streams::Stream;
-use crate::api::{Command, Config, Event, Input, Output, Phase, StreamEvent, StreamId};
+use crate::api::{Command, Config, Event, Input, Output, Phase, StreamEvent, StreamId, Totals};
 use crate::id::{NodeId, name_hash};
 use crate::peers::{Peers, Updated};
 use crate::queue::Queue;
@@ -110,6 +111,11 @@ pub struct Node {
     reissues: BTreeMap<(SmolStr, EntryId), Reissue>,
     /// How far leaving has got, once it has begun.
     leave: Option<Leave>,
+    /// When a datagram of the cluster came last, or it was found out that somebody else is there.
+    heard_at: Duration,
+    /// When all there is was compared with somebody last.
+    compared_at: Option<Duration>,
+    totals: Totals,
 }
 
 impl Node {
@@ -153,6 +159,9 @@ impl Node {
             asked: None,
             reissues: BTreeMap::new(),
             leave: None,
+            heard_at: now.mono,
+            compared_at: None,
+            totals: Totals::default(),
             random,
             config,
         };
@@ -313,6 +322,9 @@ impl Node {
                 let (lived, zone) = (self.peers.is_live(id.name), self.zone_of(id.name));
                 match self.peers.update(id, zone, true) {
                     Updated::Added | Updated::Changed if !lived => {
+                        if self.peers.len() == 1 {
+                            self.heard_at = now.mono;
+                        }
                         self.queue.set_members(self.peers.len() + 1);
                         out.push(Output::Event(Event::MemberUp { name: id.name, addr: id.addr }));
                     }

@@ -56,6 +56,12 @@ impl Print {
     pub(crate) fn id(self) -> u8 {
         self.0[0]
     }
+
+    /// Enough of it to tell any two keys apart.
+    pub(crate) fn beginning(self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        [a, b, c, d, e, f, g, h]
+    }
 }
 
 impl ClusterKey {
@@ -77,6 +83,12 @@ impl ClusterKey {
     /// What it is called in what it seals: the same with every member, and perhaps that of another key too.
     pub fn id(&self) -> u8 {
         self.print.id()
+    }
+
+    /// The first bytes of a hash of it, of which [`id`](Self::id) is the first: the same with every member, and hardly ever that of
+    /// another key too.
+    pub fn print(&self) -> [u8; 8] {
+        self.print.beginning()
     }
 
     /// The key that `session` seals with. Fails only for keys longer than HKDF makes them.

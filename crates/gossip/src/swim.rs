@@ -96,6 +96,8 @@ pub struct Swim {
     probes: Probes,
     rivals: Rivals,
     phase: Phase,
+    /// Whether somebody was told that we leave, or there was nobody to tell.
+    told_leave: bool,
     /// The generation of the first life.
     born: u64,
     /// Of the timers that foca still heeds.
@@ -126,6 +128,7 @@ impl Swim {
             probes: Probes::default(),
             rivals: Rivals::default(),
             phase: Phase::Live,
+            told_leave: false,
             born: id.generation,
             token: TimerToken::default(),
             spoke: (id, 0),
@@ -267,12 +270,18 @@ impl Swim {
         self.finish_leave_round(now, out);
     }
 
+    /// Whether somebody was told that we [leave](Self::leave), or there was nobody to tell.
+    pub fn has_told_leave(&self) -> bool {
+        self.told_leave
+    }
+
     /// After news of our death were sent to a few.
     fn finish_leave_round(&mut self, now: Now, out: &mut SwimOut) {
         self.absorb(now, out);
         let lonely = self.foca.num_members() == 0;
         if let Phase::Leaving(leave) = &mut self.phase {
             leave.next_at = now.mono.saturating_add(self.config.gossip_period);
+            self.told_leave = leave.told > 0 || lonely;
             if leave.told >= leave.wanted || leave.until <= now.mono || lonely {
                 self.phase = Phase::Over;
                 out.events.push(SwimEvent::Left);

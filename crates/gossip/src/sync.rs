@@ -192,6 +192,15 @@ impl Session {
         self.turn != Turn::Request
     }
 
+    /// The other one asks whether what it said has come.
+    ///
+    /// # Errors
+    ///
+    /// If it does not read the answers.
+    pub(crate) fn on_ping(&mut self) -> Result<(), Refusal> {
+        self.outbox.on_ping()
+    }
+
     /// How many registers were taken in here.
     pub(crate) fn moved_here(&self) -> u64 {
         self.moved_here
@@ -242,7 +251,7 @@ impl Session {
             }
             (Turn::Request | Turn::Fetches, Frame::Fetch { key, entries }) => {
                 self.turn = Turn::Fetches;
-                self.outbox.send(host.store(), &key, entries);
+                self.outbox.send(host.store(), &key, entries)?;
             }
             (Turn::Fetches, Frame::Done { .. }) => self.end_turn(Turn::Over),
             (Turn::Fetched | Turn::Answers | Turn::Returns, Frame::Records(records)) => {
@@ -260,14 +269,14 @@ impl Session {
                 self.answer(host, key, bucket, entries)?;
             }
             (Turn::Contents, Frame::Done { .. }) => {
-                self.answer_rest(host);
+                self.answer_rest(host)?;
                 if self.joins {
-                    self.send_removals(host);
+                    self.send_removals(host)?;
                 }
                 self.end_turn(Turn::Returns);
             }
             (Turn::Answers, Frame::Fetch { key, entries }) => {
-                self.outbox.send(host.store(), &key, entries);
+                self.outbox.send(host.store(), &key, entries)?;
             }
             (Turn::Answers, Frame::Done { .. }) => {
                 self.moved = self.moved_here;
@@ -331,7 +340,7 @@ impl Session {
         let parts = (0..=u8::MAX).zip(host.store().buckets(&key).iter().zip(&theirs));
         let parts: VecDeque<u8> =
             parts.filter(|(_, (ours, theirs))| ours != theirs).map(|(part, _)| part).collect();
-        self.outbox.push(Task::List { key: key.clone(), parts, after: None });
+        self.outbox.list(key.clone(), parts)?;
         self.offered = Some(key);
         Ok(())
     }
@@ -349,7 +358,7 @@ impl Session {
             Some(told) if (&told.key, told.part) > (&key, part) => return Err("repeated"),
             before => {
                 self.told = before;
-                self.answer_rest(host);
+                self.answer_rest(host)?;
                 Told { key, part, upto: None }
             }
         };
@@ -370,12 +379,13 @@ impl Session {
     }
 
     /// All that the other one has in a part of a key was told.
-    fn answer_rest(&mut self, host: &impl Host) {
+    fn answer_rest(&mut self, host: &impl Host) -> Result<(), Refusal> {
         if let Some(Told { key, part, upto }) = self.told.take() {
             let rest = host.store().entries_between(&key, part, upto, None);
             let rest: Vec<EntryId> = rest.map(|(entry, ..)| entry.clone()).collect();
-            self.outbox.send(host.store(), &key, rest);
+            self.outbox.send(host.store(), &key, rest)?;
         }
+        Ok(())
     }
 
     /// Between these marks, the other one has this.
@@ -398,19 +408,20 @@ impl Session {
         let is_removed = |entry: &EntryId| store.removal(key, entry).is_some();
         let (removed, lacking): (Vec<EntryId>, Vec<EntryId>) = theirs.into_keys().partition(is_removed);
         to_send.extend(removed);
-        self.outbox.send(store, key, to_send);
+        self.outbox.send(store, key, to_send)?;
         self.outbox.ask(key, lacking)
     }
 
-    fn send_removals(&mut self, host: &impl Host) {
+    fn send_removals(&mut self, host: &impl Host) -> Result<(), Refusal> {
         let store = host.store();
         let mut by_key: BTreeMap<&SmolStr, Vec<EntryId>> = BTreeMap::new();
         for (key, entry) in store.removals() {
             by_key.entry(key).or_default().push(entry.clone());
         }
         for (key, entries) in by_key {
-            self.outbox.send(store, key, entries);
+            self.outbox.send(store, key, entries)?;
         }
+        Ok(())
     }
 
     fn take(&mut self, host: &mut impl Host, records: &RecordList) -> Result<(), Refusal> {
@@ -420,7 +431,7 @@ impl Session {
                 Taken::Changed => self.moved_here += 1,
                 // The other one does not know what we have; it waits for our registers only if it did not open the stream.
                 Taken::Older if self.turn == Turn::Answers => {
-                    self.outbox.send(host.store(), &SmolStr::new(record.key), vec![record.entry()]);
+                    self.outbox.send(host.store(), &SmolStr::new(record.key), vec![record.entry()])?;
                 }
                 Taken::Ahead => {
                     self.ahead.insert(record.author);

@@ -4,29 +4,28 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use ringkit_gossip::api::{Config, Event, Phase};
-use ringkit_gossip::driver::rustls::pki_types::PrivateKeyDer;
-use ringkit_gossip::driver::rustls::server::WebPkiClientVerifier;
-use ringkit_gossip::driver::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto};
 use ringkit_gossip::driver::seeds::Seed;
-use ringkit_gossip::driver::{Closed, Counts, Handle, Observer, Options, StartError, State, Tls, Transport};
+use ringkit_gossip::driver::{Closed, Counts, Handle, Observer, Options, StartError, State};
 use ringkit_gossip::member::Security;
 use ringkit_gossip::node::Node;
 use ringkit_gossip::register::{Body, EntryId};
 use ringkit_gossip::seal::{ClusterKey, Keyring};
 use ringkit_gossip::time::Now;
+use ringkit_gossip::wire::{DatagramWriter, Header, label_hash};
 use smol_str::SmolStr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+
+#[path = "driver/transports.rs"]
+mod transports;
 
 /// How long anything may take before the test has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -209,32 +208,6 @@ fn free_addr() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn tls() -> Tls {
-    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let chain = || vec![certified.cert.der().clone()];
-    let key = || PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certified.cert.der().clone()).unwrap();
-    let roots = Arc::new(roots);
-    let provider = Arc::new(crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-        .build()
-        .unwrap();
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain(), key())
-        .unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain(), key())
-        .unwrap();
-    Tls { client: Arc::new(client), server: Arc::new(server), server_name: None }
-}
-
 #[tokio::test]
 async fn members_find_each_other_by_seeds_and_see_what_they_write() {
     for num in [2, 5] {
@@ -322,7 +295,7 @@ async fn hostile_streams_of_datagrams_are_closed_and_counted() {
     for hostile in [&b"\x9d\x03abc"[..], b"\x9d\x0b127.0.0.1:1\xff\xff"] {
         assert_eq!(talk(peer.addr(), hostile).await, "", "{hostile:?}");
     }
-    peer.until_counted("errors", |counts| &counts.stream_errors, 2).await;
+    peer.until_counted("errors", |counts| &counts.inbound_stream_errors, 2).await;
     let mut stream = TcpStream::connect(peer.addr()).await.unwrap();
     stream.write_all(b"\x9d\x0b127.0.0.1:1\x05\x00short").await.unwrap();
     peer.until_seen("it is refused", |seen| !seen.refused.is_empty()).await;
@@ -351,51 +324,61 @@ async fn connections_over_the_limit_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_cluster_needs_no_udp() {
-    let over_tcp = |options: &mut Options| {
-        options.transport = Transport::Tcp;
-        options.config.swim.suspicion_timeout = LIMIT * 10;
-    };
-    let peers = cluster(3, over_tcp).await;
-    // Nobody listens there, and nothing is sent there.
-    let sockets: Vec<std::net::UdpSocket> =
-        peers.iter().map(|peer| std::net::UdpSocket::bind(peer.addr()).unwrap()).collect();
-    write_and_see(&peers).await;
-    for peer in &peers {
-        peer.until_counted("datagrams come", |counts| &counts.datagrams_in, 10).await;
-        assert!(peer.count(|counts| &counts.datagrams_out) > 0);
-        assert_eq!(peer.count(|counts| &counts.datagram_errors), 0);
+async fn streams_of_datagrams_leave_room_for_others() {
+    let mut few = options("alone", &[]);
+    few.max_connections = 1;
+    let peer = Peer::start(few);
+    let mut lanes = Vec::new();
+    for number in 1..=5 {
+        let mut lane = TcpStream::connect(peer.addr()).await.unwrap();
+        lane.write_all(b"\x9d\x0b127.0.0.1:1\x05\x00short").await.unwrap();
+        peer.until_counted("it came", |counts| &counts.datagrams_in, number).await;
+        lanes.push(lane);
     }
-    for socket in &sockets {
-        socket.set_nonblocking(true).unwrap();
-        assert_eq!(socket.recv_from(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    }
-    assert!(peers[2].handle.leave().await.told);
-    for peer in &peers[..2] {
-        peer.until("one has left", |state| state.members == 2).await;
+    let ended = timeout(LIMIT, lanes[0].read(&mut [0; 1])).await.unwrap();
+    assert_eq!(ended.unwrap(), 0, "the one that was used least recently");
+    assert_eq!(peer.count(|counts| &counts.connections_rejected), 1);
+    assert!(talk(peer.addr(), b"GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    lanes[1].write_all(b"\x05\x00short").await.unwrap();
+    peer.until_counted("it still comes", |counts| &counts.datagrams_in, 6).await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_complete_is_not_waited_for() {
+    let mut impatient = options("alone", &[]);
+    impatient.read_timeout = Duration::from_millis(100);
+    let peer = Peer::start(impatient);
+    let halves = [&b"\x9b"[..], b"\x9b\xff\x00", b"\x9d\x0b127.0.0.1:1\x05\x00sh"];
+    for (number, half) in (1..).zip(halves) {
+        assert_eq!(talk(peer.addr(), half).await, "", "{half:?}");
+        peer.until_counted("errors", |counts| &counts.inbound_stream_errors, number).await;
     }
 }
 
 #[tokio::test]
-async fn a_cluster_with_tls_keeps_others_out() {
-    let tls = tls();
-    let encrypted = |options: &mut Options| {
-        options.tls = Some(tls.clone());
-        options.transport = Transport::Tcp;
-    };
-    let peers = cluster(3, encrypted).await;
-    write_and_see(&peers).await;
-    let answer = talk(peers[0].addr(), b"GET / HTTP/1.1\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+async fn a_stranger_gets_no_answer_by_datagram() {
+    let peer = Peer::start(options("alone", &[]));
+    peer.until_joined(1).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut writer = DatagramWriter::new(1400, Header::new(label_hash(""), 1));
+    assert!(writer.try_push_digest(1, &[(SmolStr::default(), 1)]) && writer.try_push_stale(1));
+    socket.send_to(&writer.finish(), peer.addr()).await.unwrap();
+    peer.until_seen("it is refused", |seen| seen.refused.contains_key("stranger")).await;
+    assert_eq!(peer.count(|counts| &counts.datagrams_out), 0);
+}
 
-    let reason = reason_of_failure(options("in-clear", &[peers[0].addr()])).await;
-    assert!(reason.contains("TLS"), "{reason}");
-    let mut other_authority = options("other-authority", &[peers[0].addr()]);
-    encrypted(&mut other_authority);
-    other_authority.tls = Some(self::tls());
-    let reason = reason_of_failure(other_authority).await;
-    assert!(reason.contains("certificate"), "{reason}");
-    peers[0].until_joined(3).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_of_one_that_was_ended_is_free() {
+    let mut peer = Peer::start(options("alone", &[]));
+    for _ in 0..10 {
+        let _open = TcpStream::connect(peer.addr()).await.unwrap();
+        peer.until_counted("one is open", |counts| &counts.connections, 1).await;
+        peer.handle.abort();
+        timeout(LIMIT, peer.handle.ended()).await.unwrap();
+        let mut again = options("alone", &[]);
+        again.bind = vec![peer.addr()];
+        peer = Peer::start(again);
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ impl Member {
             build: String::new(),
             meter: Meter::disabled(),
             clock: Clock::system(),
+            proceed_after: None,
         });
         let config = KvStoreConfig { store: KvStore::Memberlist, ..KvStoreConfig::default() };
         let client = stores.client(&config, "bench", &Meter::disabled(), &Clock::system()).unwrap();

@@ -67,6 +67,9 @@ pub struct MemberlistOptions {
     pub meter: Meter,
     /// Wall time.
     pub clock: Clock,
+    /// After which time since the start reads and writes go on if the cluster was not found by then; `None` = never, unless
+    /// somebody [says so](Store::proceed_unsynced).
+    pub proceed_after: Option<Duration>,
 }
 
 /// A member of a cluster, and the store that all its members are together. Cheap to clone; clones are the same member, which
@@ -80,8 +83,6 @@ struct Inner {
     handle: Handle<Views>,
     observed: Arc<Observed>,
     facts: Arc<Facts>,
-    /// Whether reads and writes no longer wait for the cluster.
-    proceed: watch::Sender<bool>,
     /// How long what was removed is shown as such.
     tombstone_timeout: Duration,
     // Both end with the member.
@@ -109,6 +110,9 @@ impl Memberlist {
         let collected = options.meter.collect(Arc::new(collector));
         let mut upkeep = JoinSet::new();
         upkeep.spawn(upkeep::run(handle.clone(), Arc::clone(&observed), keys_file));
+        if let Some(after) = options.proceed_after {
+            upkeep.spawn(upkeep::proceed_after(after, handle.state(), Arc::clone(&observed)));
+        }
         info!(
             name = facts.name,
             addr = %handle.addr(),
@@ -120,7 +124,6 @@ impl Memberlist {
             handle,
             observed,
             facts,
-            proceed: watch::Sender::new(false),
             tombstone_timeout: config.tombstone_timeout,
             _collected: collected,
             _upkeep: upkeep,
@@ -175,12 +178,13 @@ impl Memberlist {
     }
 
     /// Writes anew, as this member, what a clock that was ahead has written and what would outlast all other writes: of one entry
-    /// everything, of a whole key what is ahead of this member's clock. What is held does not change.
+    /// everything, of a whole key what is ahead of this member's clock. What is held does not change. Returns how many registers
+    /// were written.
     ///
     /// # Errors
     ///
     /// As [`Memberlist::report`].
-    pub async fn heal(&self, key: &str, id: Option<&str>) -> Result<(), Error> {
+    pub async fn heal(&self, key: &str, id: Option<&str>) -> Result<usize, Error> {
         let (key, id) = (SmolStr::new(key), id.map(SmolStr::new));
         self.call(move |access| access.heal(&key, id)).await
     }
@@ -229,18 +233,18 @@ impl Memberlist {
 
     /// Waits until reads reflect the cluster, or need not.
     async fn ready(&self) -> Result<(), Error> {
-        let (mut state, mut proceed) = (self.inner.handle.state(), self.inner.proceed.subscribe());
+        let (mut state, mut proceeds) = (self.inner.handle.state(), self.inner.observed.proceeds.subscribe());
         loop {
             if let Some(ready) = readiness(&state.borrow_and_update()) {
                 return ready;
             }
-            if *proceed.borrow_and_update() {
+            if *proceeds.borrow_and_update() {
                 return Ok(());
             }
             tokio::select! {
                 changed = state.changed() => changed.map_err(|_| self.why_ended())?,
                 // The sender is here.
-                _ = proceed.changed() => (),
+                _ = proceeds.changed() => (),
             }
         }
     }
@@ -326,7 +330,7 @@ impl Store for Memberlist {
     }
 
     fn proceed_unsynced(&self) {
-        self.inner.proceed.send_if_modified(|proceed| !std::mem::replace(proceed, true));
+        self.inner.observed.proceed();
     }
 
     fn removals_are_meant(&self) -> bool {

@@ -9,8 +9,8 @@
 //! | `union` | what two stores hold together: of each entry what its owner wrote last |
 //! | `marks` | what was removed, so that it does not come back from the other store; and who was heard when |
 //! | `delta`, `queue`, `reconcile` | what a store is to be told, and what becomes of it there |
-//! | `compare`, `gate` | how the stores differ, and whether that stands in the way of a switch |
-//! | `state` | all of that for one key |
+//! | `compare`, `gate`, `ask` | how the stores differ, and whether that stands in the way of a switch |
+//! | `held`, `state` | all of that for one key |
 //! | `key`, `core`, `worker`, `switch` | the tasks: one for each key, one for the store as a whole |
 //!
 //! Which writes count as whose: a change without a precondition is its writer's own entry. Values whose
@@ -21,12 +21,14 @@
 //! Cortex `pkg/ring/kv/multi.go`: the configuration, the metrics, and how the primary is switched. Differs in nearly everything
 //! else: there, whole values are mirrored, and nothing is checked before a switch.
 
+mod ask;
 mod compare;
 mod control;
 mod core;
 mod delta;
 mod gate;
 mod health;
+mod held;
 mod key;
 #[cfg(test)]
 mod laws;

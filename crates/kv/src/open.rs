@@ -367,6 +367,7 @@ mod tests {
             build: String::new(),
             meter: Meter::disabled(),
             clock: Clock::system(),
+            proceed_after: None,
         });
         assert!(stores.memberlist().is_none(), "nobody needs it yet");
         let (one, other) = (open("a/").unwrap(), open("").unwrap());

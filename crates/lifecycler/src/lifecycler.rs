@@ -62,8 +62,8 @@ pub fn new(
         seed: seed.unwrap_or_else(rand::random),
         synced: Some(client.synced()),
         proceed_at: match shared.options.join_after {
-            AutoDuration::Auto => None,
-            AutoDuration::After(delay) => Some(delay),
+            AutoDuration::After(delay) if !delay.is_zero() => Some(delay),
+            AutoDuration::Auto | AutoDuration::After(_) => None,
         },
         client,
         follower,
@@ -86,7 +86,8 @@ pub struct Lifecycler {
     machine: Machine,
     seed: u64,
     synced: Option<watch::Receiver<bool>>,
-    /// When the store is used even if it does not reflect its cluster yet: whoever gives a duration means it.
+    /// When the store is used even if it does not reflect its cluster yet: whoever gives a duration means it. Who joins at once
+    /// has no reason not to know who is there.
     proceed_at: Option<Duration>,
     follower: Follower,
     /// Who is to be forgotten, if anybody ever is.

@@ -172,6 +172,16 @@ impl Load {
         Arc::clone(&self.shared.ledger)
     }
 
+    /// Has batches go to these addresses from now on, instead of [`LoadOptions::urls`]: as a load balancer does when a server
+    /// leaves or enters its rotation. What is being sent is not disturbed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] for an address that is none, or without any; nothing has changed then.
+    pub fn set_urls(&self, urls: &[String]) -> Result<(), Error> {
+        self.shared.pusher.set_targets(urls)
+    }
+
     /// Sends until `stop` or the end of [`LoadOptions::duration`], then waits up to [`LoadOptions::drain_timeout`] for the
     /// batches under way. Dropping the future stops everything at once; the ledger stays right.
     ///

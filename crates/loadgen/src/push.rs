@@ -1,9 +1,11 @@
 //! Sending one batch: where to, how often, and what an answer means. The rules are those of Prometheus' remote write.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Url};
 use tokio::sync::Semaphore;
@@ -45,7 +47,8 @@ enum Answer {
 /// Sends batches to one or more targets.
 pub(crate) struct Pusher {
     client: Client,
-    targets: Vec<Url>,
+    /// Never empty.
+    targets: RwLock<Arc<[Url]>>,
     tenant: Option<String>,
     next: AtomicUsize,
     slots: Semaphore,
@@ -53,14 +56,7 @@ pub(crate) struct Pusher {
 
 impl Pusher {
     pub(crate) fn new(options: &LoadOptions) -> Result<Self, Error> {
-        if options.urls.is_empty() {
-            return Err(Error::option(
-                "url",
-                "at least one address is needed, such as http://localhost:9009",
-            ));
-        }
-        let parse = |url: &String| http::endpoint("url", url, "/api/v1/push");
-        let targets = options.urls.iter().map(parse).collect::<Result<_, _>>()?;
+        let targets = RwLock::new(parse(&options.urls)?);
         if options.concurrency == 0 {
             return Err(Error::option("concurrency", "must be at least 1"));
         }
@@ -71,6 +67,16 @@ impl Pusher {
             next: AtomicUsize::new(0),
             slots: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
         })
+    }
+
+    /// Rounds that begin from now on go to these.
+    pub(crate) fn set_targets(&self, urls: &[String]) -> Result<(), Error> {
+        *self.targets.write() = parse(urls)?;
+        Ok(())
+    }
+
+    fn targets(&self) -> Arc<[Url]> {
+        Arc::clone(&self.targets.read())
     }
 
     /// Sends a batch until it is taken or refused for good. Dropping the future gives up; the batch may have arrived then.
@@ -101,16 +107,17 @@ impl Pusher {
         // The semaphore is never closed; if it were, going on unbounded would be the lesser evil.
         let _slot = self.slots.acquire().await.ok();
         stats.round();
-        let answer = self.attempt(target, body).await;
-        if matches!(answer, Answer::Broken(_)) && self.targets.len() > 1 {
+        let targets = self.targets();
+        let answer = self.attempt(&targets, target, body).await;
+        if matches!(answer, Answer::Broken(_)) && targets.len() > 1 {
             stats.failover();
-            return self.attempt(target + 1, body).await;
+            return self.attempt(&targets, target + 1, body).await;
         }
         answer
     }
 
-    async fn attempt(&self, target: usize, body: &Bytes) -> Answer {
-        let Some(url) = self.targets.get(target % self.targets.len().max(1)) else {
+    async fn attempt(&self, targets: &[Url], target: usize, body: &Bytes) -> Answer {
+        let Some(url) = targets.get(target % targets.len().max(1)) else {
             return Answer::Broken("no target");
         };
         let mut request = self
@@ -143,6 +150,13 @@ impl Pusher {
             Err(_) => Answer::Broken("cut"),
         }
     }
+}
+
+fn parse(urls: &[String]) -> Result<Arc<[Url]>, Error> {
+    if urls.is_empty() {
+        return Err(Error::option("url", "at least one address is needed, such as http://localhost:9009"));
+    }
+    urls.iter().map(|url| http::endpoint("url", url, "/api/v1/push")).collect()
 }
 
 fn classify(status: u16, after: Option<Duration>) -> Answer {

@@ -181,7 +181,7 @@ impl fmt::Display for Progress {
 /// What a load did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// Where it was sent to.
+    /// Where it was sent to at first.
     pub targets: Vec<String>,
     /// See [`Plan::seed`].
     pub seed: u64,

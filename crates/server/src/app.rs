@@ -1,6 +1,7 @@
 //! From configuration to a running process and to its end. Nothing here is global: a process may hold many apps.
 
 mod memberlist;
+mod multikv;
 mod runtime_config;
 
 use std::sync::Arc;
@@ -162,6 +163,7 @@ impl AppBuilder {
         process.http(drain::routes(drains.clone()));
         process.admin(drain::admin_routes(drains));
         process.http(pages::memberlist::routes(&process));
+        process.http(pages::multikv::routes(&process, |role| group.service(role).is_some()));
         let Process {
             routers, grpc: services, links, checks, stores, stop_deadlines, provided, scrapes, ..
         } = process;
@@ -193,11 +195,12 @@ fn modules(
     })?;
     modules.register(memberlist::module(owner))?;
     modules.register(runtime_config::module(reload))?;
+    modules.register(multikv::module())?;
     let own = [rings::ROLE];
     let own = own.iter().filter(|own| roles.iter().all(|role| role.name != own.name));
     let mut visible = Vec::new();
     for role in own.chain(roles) {
-        let shared = [SERVER, memberlist::NAME, runtime_config::NAME];
+        let shared = [SERVER, memberlist::NAME, runtime_config::NAME, multikv::NAME];
         let dependencies = role.dependencies.iter().copied().chain(shared).collect();
         let init = role.init;
         modules.register(Module {

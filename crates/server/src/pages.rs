@@ -4,9 +4,11 @@
 mod config;
 mod index;
 pub(crate) mod memberlist;
+pub(crate) mod multikv;
 pub(crate) mod ring;
 pub(crate) mod runtime_config;
 mod services;
+mod table;
 mod time;
 
 use std::fmt;

@@ -40,7 +40,8 @@ impl<O: Observer> Access<'_, O> {
     ///
     /// # Errors
     ///
-    /// Why a register was refused, as a word for a metric's label. Those before it were written. `left` if the member has left.
+    /// Why a register was refused, as a word for a metric's label. Those before it were written. `left` if the member has left, or
+    /// failed, be it meanwhile.
     pub fn upsert(
         &mut self,
         key: &SmolStr,
@@ -49,19 +50,27 @@ impl<O: Observer> Access<'_, O> {
         if self.machine.is_over() {
             return Err("left");
         }
-        let now = self.machine.now();
         // What is due is done first, so that what is refused then is not taken for a refusal of this.
-        self.machine.feed(self.observer, now, Input::Tick);
-        match self.command(now, Command::Upsert { key: key.clone(), changes }) {
+        self.machine.tick(self.observer);
+        if self.machine.is_over() {
+            return Err("left");
+        }
+        let now = self.machine.now();
+        let refused = self.command(now, Command::Upsert { key: key.clone(), changes });
+        match refused {
             Some(reason) => Err(reason),
+            // What was written with its last breath nobody hears of.
+            None if self.machine.is_over() => Err("left"),
             None => Ok(()),
         }
     }
 
-    /// Repairs what no ordinary write can: see [`Command::Heal`].
-    pub fn heal(&mut self, key: &SmolStr, id: Option<SmolStr>) {
-        let now = self.machine.now();
+    /// Repairs what no ordinary write can: see [`Command::Heal`]. Returns how many registers were written.
+    pub fn heal(&mut self, key: &SmolStr, id: Option<SmolStr>) -> usize {
+        let healed = |access: &Self| access.node().status().totals.healed;
+        let (now, before) = (self.machine.now(), healed(self));
         self.command(now, Command::Heal { key: key.clone(), id });
+        usize::try_from(healed(self).saturating_sub(before)).unwrap_or(usize::MAX)
     }
 
     /// From now on, the first of these keys seals and all of them open. Streams sealed with others are closed.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::datagrams::BUFFER_BYTES;
 use super::machine::Machine;
 use super::shared::Incoming;
 use super::{Access, Observer};
-use crate::api::{Input, Phase};
+use crate::api::Phase;
 
 /// How many datagrams of a socket are taken at a time, so that the rest gets its turn when there is no end of them.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -45,13 +45,19 @@ impl<O: Observer> Actor<O> {
     /// all at once.
     pub(super) async fn run(mut self, mut others: JoinSet<()>) {
         self.machine.net.sockets.writable().await;
-        let mut alarm = pin!(sleep_until(self.machine.wake_at()));
+        let mut alarm = pin!(sleep_until(self.machine.wake_at(Machine::far_off())));
         loop {
             self.machine.conclude(&mut self.observer);
             if self.machine.is_over() {
                 break;
             }
-            let wake_at = self.machine.wake_at();
+            // However much comes, what is due gets its turn.
+            if alarm.deadline() <= Instant::now() {
+                self.machine.tick(&mut self.observer);
+                alarm.as_mut().reset(Machine::far_off());
+                continue;
+            }
+            let wake_at = self.machine.wake_at(alarm.deadline());
             if alarm.deadline() != wake_at {
                 alarm.as_mut().reset(wake_at);
             }
@@ -63,18 +69,13 @@ impl<O: Observer> Actor<O> {
                 },
                 Some(incoming) = self.incoming.recv() => self.machine.take(&mut self.observer, incoming),
                 () = self.machine.net.sockets.readable() => self.receive(),
-                () = &mut alarm => {
-                    let now = self.machine.now();
-                    self.machine.feed(&mut self.observer, now, Input::Tick);
-                }
+                () = &mut alarm => (),
             }
         }
         others.shutdown().await;
-        if self.machine.phase() == Phase::Left
-            && let Some(lanes) = self.machine.net.lanes.take()
-        {
+        if self.machine.phase() == Phase::Left {
             // Who is not reached by then will find out.
-            let _ = timeout(FLUSH, lanes.finish()).await;
+            let _ = timeout(FLUSH, self.machine.net.lanes.finish()).await;
         }
     }
 
@@ -86,7 +87,7 @@ impl<O: Observer> Actor<O> {
                 match machine.net.sockets.receive(socket, buffer, &machine.net.shared.counts) {
                     Some(Ok((len, from))) => {
                         if let Some(bytes) = buffer.get_mut(..len) {
-                            machine.feed_datagram(observer, from, bytes);
+                            machine.feed_udp(observer, from, bytes);
                         }
                     }
                     Some(Err(_)) => (),

@@ -19,30 +19,31 @@ pub(super) struct Bound {
     /// Where, in the order asked for.
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) tcp: Vec<TcpListener>,
-    /// None if datagrams come over TCP.
+    /// Where they are free, if datagrams travel over TCP.
     pub(super) udp: Vec<UdpSocket>,
 }
 
-/// Listens at all of these addresses.
+/// Listens at all of these addresses, over TCP and over UDP: whichever way the datagrams of this member travel, those of others
+/// may come the other way.
 pub(super) fn bind(addrs: &[SocketAddr], transport: Transport) -> Result<Bound, StartError> {
     let first = addrs.first().ok_or(StartError::NoAddress)?;
     let tries = if first.port() == 0 { TRIES } else { 1 };
     for _ in 1..tries {
-        let result = bind_all(addrs, transport);
-        // The port that was free in one place may not be in another.
-        let taken = matches!(&result, Err(error) if is_taken(error));
-        if !taken {
-            return result;
+        match bind_all(addrs, true) {
+            Ok(bound) => return Ok(bound),
+            // The port that was free in one place may not be in another.
+            Err(error) if is_taken(&error) => (),
+            Err(_) => break,
         }
     }
-    bind_all(addrs, transport)
+    bind_all(addrs, transport == Transport::Udp)
 }
 
 fn is_taken(error: &StartError) -> bool {
     matches!(error, StartError::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
 }
 
-fn bind_all(addrs: &[SocketAddr], transport: Transport) -> Result<Bound, StartError> {
+fn bind_all(addrs: &[SocketAddr], needs_udp: bool) -> Result<Bound, StartError> {
     let mut bound = Bound::default();
     for addr in addrs {
         let mut addr = *addr;
@@ -55,8 +56,12 @@ fn bind_all(addrs: &[SocketAddr], transport: Transport) -> Result<Bound, StartEr
         let (listener, local) = listen(addr).map_err(failed("TCP"))?;
         bound.addrs.push(local);
         bound.tcp.push(listener);
-        if transport == Transport::Udp {
-            bound.udp.push(receive(local).map_err(failed("UDP"))?);
+        match receive(local) {
+            Ok(socket) => bound.udp.push(socket),
+            Err(source) if needs_udp => return Err(failed("UDP")(source)),
+            Err(error) => {
+                tracing::warn!(addr = %local, %error, "cannot listen over UDP: datagrams come over TCP only");
+            }
         }
     }
     Ok(bound)
@@ -119,10 +124,21 @@ mod tests {
     }
 
     #[test]
-    fn over_tcp_no_datagrams_are_listened_for() {
+    fn who_sends_datagrams_over_tcp_needs_no_udp() {
         let bound = bind(&[addr("127.0.0.1:0")], Transport::Tcp).unwrap();
-        assert!(bound.udp.is_empty());
-        UdpSocket::bind(bound.addrs[0]).unwrap();
+        assert_eq!(bound.udp[0].local_addr().unwrap(), bound.addrs[0]);
+        for _ in 0..100 {
+            let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let at = [taken.local_addr().unwrap()];
+            // It may not be free over TCP either.
+            let Ok(bound) = bind(&at, Transport::Tcp) else { continue };
+            assert!(bound.udp.is_empty());
+            drop(bound);
+            let refused = bind(&at, Transport::Udp).unwrap_err();
+            assert!(matches!(refused, StartError::Bind { protocol: "UDP", .. }), "{refused}");
+            return;
+        }
+        panic!("no port is free over TCP");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Sockets {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => {
-                one(&counts.datagram_errors);
+                one(&counts.receive_errors);
                 Some(Err(error))
             }
         }

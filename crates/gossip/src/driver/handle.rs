@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
@@ -17,10 +17,11 @@ use super::bind::{Bound, advertised, bind};
 use super::counts::Counts;
 use super::datagrams::Sockets;
 use super::joining::{Joining, Seeking};
-use super::listener::listen;
+use super::listener::Listening;
 use super::machine::{Machine, Net, wall_ms};
-use super::options::{Options, Transport};
+use super::options::Options;
 use super::packets::Lanes;
+use super::places::{LANES_PER_CONNECTION, Places};
 use super::seeds::{Resolved, Resolver};
 use super::shared::{Incoming, MAX_INCOMING, Remarks, Shared};
 use super::streams::Streams;
@@ -57,6 +58,10 @@ struct Inner<O> {
     addr: SocketAddr,
     leave_timeout: Duration,
     left: OnceCell<LeaveReport>,
+    /// Whether the others were told that the member leaves.
+    told: Arc<AtomicBool>,
+    /// Every task of the member has a receiver.
+    running: watch::Sender<()>,
     /// Owns all other tasks.
     actor: AbortHandle,
 }
@@ -70,7 +75,7 @@ impl<O> Drop for Inner<O> {
 /// How a member left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaveReport {
-    /// Whether the others were told. If not, they take it for dead after a while.
+    /// Whether somebody else was told, or there was nobody. If not, the others take it for dead after a while.
     pub told: bool,
     /// How long it took.
     pub took: Duration,
@@ -109,6 +114,7 @@ impl<O: Observer> Handle<O> {
         let Bound { addrs: bound, tcp, udp } = bind(&addrs, transport)?;
         let addr = advertised(advertise, &bound)?;
         config.addr = addr;
+        config.rejoin_interval = rejoin_interval;
         let leave_timeout = config.leave_timeout;
         let span = tracing::info_span!("gossip", member = %config.name);
         let (sockets, listeners) = register(addr, udp, tcp)?;
@@ -126,8 +132,9 @@ impl<O: Observer> Handle<O> {
         let start = Instant::now();
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
         let member = Member::new(config, security, rand::random(), now)?;
-        let max_connections = max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let max_connections = max_connections.max(1);
         let counts = Arc::new(Counts::default());
+        let (running, still_running) = watch::channel(());
         let shared = Arc::new(Shared {
             counts: Arc::clone(&counts),
             incoming,
@@ -135,9 +142,10 @@ impl<O: Observer> Handle<O> {
             dial_timeout,
             read_timeout,
             write_timeout,
-            places: Arc::new(Semaphore::new(max_connections)),
+            places: Arc::new(Places::new(max_connections)),
             remarks: Remarks::default(),
             last_inbound: AtomicU64::new(0),
+            _running: still_running,
         });
 
         let mut others = JoinSet::new();
@@ -148,6 +156,8 @@ impl<O: Observer> Handle<O> {
             let rejoin_interval = if rejoin_interval.is_zero() { Duration::MAX } else { rejoin_interval };
             let seeking = Seeking {
                 seeds,
+                own: addr,
+                bound: bound.clone(),
                 resolver: Resolver::new(),
                 interval: resolve_interval.min(rejoin_interval).max(SHORTEST_INTERVAL),
                 resolved: resolved_out,
@@ -157,16 +167,20 @@ impl<O: Observer> Handle<O> {
             others.spawn_on(seeking.run().instrument(span.clone()), &runtime);
         }
         for listener in listeners {
-            others.spawn_on(listen(listener, Arc::clone(&shared)).instrument(span.clone()), &runtime);
+            let listening = Listening { listener, shared: Arc::clone(&shared) };
+            others.spawn_on(listening.run().instrument(span.clone()), &runtime);
         }
-        let lanes = (transport == Transport::Tcp).then(|| Lanes::new(addr, max_connections));
-        let net = Net { shared, sockets, lanes, streams: Streams::default() };
+        let max_lanes = max_connections.saturating_mul(LANES_PER_CONNECTION);
+        let lanes = Lanes::new(addr, max_lanes);
+        let net = Net { sockets, lanes, transport, streams: Streams::default(), shared };
         let joining = Joining::new(addr, max_join_attempts, abort_if_join_fails, resolved.clone());
-        let machine = Machine::new(member, start, net, joining, state_out);
+        let told = Arc::new(AtomicBool::new(false));
+        let machine = Machine::new(member, start, net, joining, state_out, Arc::clone(&told));
         let actor = Actor::new(observer, machine, jobs_queue, incoming_queue);
         let actor = runtime.spawn(actor.run(others).instrument(span)).abort_handle();
         let (seeds, left) = (resolved, OnceCell::new());
-        let inner = Inner { jobs, state, seeds, counts, bound, addr, leave_timeout, left, actor };
+        let inner =
+            Inner { jobs, state, seeds, counts, bound, addr, leave_timeout, left, told, running, actor };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -215,8 +229,9 @@ impl<O: Observer> Handle<O> {
         self.inner.addr
     }
 
-    /// Tells the others that this member leaves, waits for that as long as [configured](crate::api::Config::leave_timeout) and a
-    /// little longer, and ends it. Later calls, on whatever clone, wait for the first and return the same.
+    /// Tells the others that this member leaves, and ends it. That takes twice as long as
+    /// [configured](crate::api::Config::leave_timeout) and three seconds more, at most. Later calls, on whatever clone, wait for
+    /// the first and return the same.
     ///
     /// Cancel safe: another call goes on waiting.
     pub async fn leave(&self) -> LeaveReport {
@@ -228,9 +243,11 @@ impl<O: Observer> Handle<O> {
         self.inner.actor.abort();
     }
 
-    /// Waits until the member has ended, for whatever reason, and its sockets are closed. Cancel safe.
+    /// Waits until the member has ended, for whatever reason, and its sockets are closed, so that its ports are free.
+    ///
+    /// Cancel safe.
     pub async fn ended(&self) {
-        self.inner.jobs.closed().await;
+        self.inner.running.closed().await;
     }
 
     async fn take_leave(&self) -> LeaveReport {
@@ -246,11 +263,11 @@ impl<O: Observer> Handle<O> {
             }
         };
         // Late or not, this is the end.
-        let _ = timeout(self.inner.leave_timeout.saturating_add(LEAVE_MARGIN), said).await;
-        let told = self.inner.state.borrow().phase == Phase::Left;
+        let _ = timeout(self.inner.leave_timeout.saturating_mul(2).saturating_add(LEAVE_MARGIN), said).await;
         // It ends by itself, once its last datagrams are sent.
-        let _ = timeout(LEAVE_MARGIN + LEAVE_MARGIN, self.inner.jobs.closed()).await;
+        let _ = timeout(LEAVE_MARGIN + LEAVE_MARGIN, self.ended()).await;
         self.inner.actor.abort();
+        let told = self.inner.told.load(Ordering::Relaxed);
         LeaveReport { told, took: began.elapsed() }
     }
 }

@@ -27,6 +27,9 @@ const CLOSED_AT_ONCE: &str =
 /// Looks seeds up, again and again.
 pub(super) struct Seeking {
     pub(super) seeds: Vec<Seed>,
+    /// Where this member can be reached, and where it listens.
+    pub(super) own: SocketAddr,
+    pub(super) bound: Vec<SocketAddr>,
     pub(super) resolver: Resolver,
     /// How often, once somebody else is there.
     pub(super) interval: Duration,
@@ -38,19 +41,21 @@ pub(super) struct Seeking {
 impl Seeking {
     pub(super) async fn run(self) {
         let mut last = Vec::new();
+        let mut known = BTreeSet::new();
         let mut pause = FIRST_PAUSE;
         loop {
             let resolved = self.resolver.resolve(&self.seeds, &last).await;
             self.resolved.send_replace(resolved.clone());
-            let addrs: BTreeSet<SocketAddr> =
-                resolved.iter().flat_map(|seed| seed.addrs.iter().copied()).collect();
-            last = resolved;
-            // A member that is told of no seeds founds a cluster of its own. It must not, only because names cannot be looked up.
-            let found = if addrs.is_empty() {
-                Incoming::Unresolved
-            } else {
-                Incoming::Seeds(addrs.into_iter().collect())
+            let joins = matches!(self.state.borrow().phase, Phase::Resolving | Phase::Joining);
+            let known_to_joiner = if joins { Some(&known) } else { None };
+            let found = match seeds_of(&resolved, self.own, &self.bound, known_to_joiner) {
+                Some(addrs) => {
+                    known.clone_from(&addrs);
+                    Incoming::Seeds(addrs.into_iter().collect())
+                }
+                None => Incoming::Unresolved,
             };
+            last = resolved;
             if !self.shared.tell(found).await {
                 return;
             }
@@ -61,6 +66,42 @@ impl Seeking {
             pause = next.min(self.interval);
         }
     }
+}
+
+/// Where the member is to look for others; `known` is what it was told last, while it joins. `None` if nothing was found.
+///
+/// A member that is told of no seeds but itself founds a cluster of its own. It must not, only because the others cannot be
+/// looked up. Names that nobody has yet are another matter: the first of a cluster comes up before the others.
+fn seeds_of(
+    resolved: &[Resolved],
+    own: SocketAddr,
+    bound: &[SocketAddr],
+    known: Option<&BTreeSet<SocketAddr>>,
+) -> Option<BTreeSet<SocketAddr>> {
+    let addrs: BTreeSet<SocketAddr> =
+        resolved.iter().flat_map(|seed| reachable(&seed.addrs, bound)).collect();
+    let has_failed = resolved.iter().any(|seed| seed.error.is_some());
+    // What fails now was found before, and may be the only way to the others.
+    if let Some(known) = known
+        && has_failed
+        && addrs.len() < known.len()
+    {
+        return Some(known.clone());
+    }
+    let is_alone = addrs.iter().all(|addr| *addr == own);
+    if is_alone && (has_failed || addrs.is_empty()) { None } else { Some(addrs) }
+}
+
+/// Of the addresses of one seed those that datagrams can be sent to from where this member listens: of the others it would never
+/// hear that they are members. All, if there are only such.
+fn reachable(addrs: &[SocketAddr], bound: &[SocketAddr]) -> Vec<SocketAddr> {
+    let takes = |at: &SocketAddr, addr: &SocketAddr| {
+        // An unspecified IPv6 address takes both.
+        at.is_ipv6() == addr.is_ipv6() || (at.is_ipv6() && at.ip().is_unspecified())
+    };
+    let some: Vec<SocketAddr> =
+        addrs.iter().copied().filter(|addr| bound.iter().any(|at| takes(at, addr))).collect();
+    if some.is_empty() { addrs.to_vec() } else { some }
 }
 
 /// What came of looking for the cluster.
@@ -110,8 +151,8 @@ impl Joining {
         self.troubles.clear();
     }
 
-    /// Why nobody let this member in.
-    pub(super) fn reason(&self) -> String {
+    /// Why nobody let this member in; `trouble` is what kept it out where it was let in.
+    pub(super) fn reason(&self, trouble: Option<&'static str>) -> String {
         let resolved = self.resolved.borrow();
         let mut reasons = Vec::new();
         let mut addrs = BTreeSet::new();
@@ -134,7 +175,8 @@ impl Joining {
         if untold > 0 {
             reasons.push(format!("and {untold} more"));
         }
-        format!("failed to join memberlist cluster on startup: {what} ({})", reasons.join("; "))
+        let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+        format!("failed to join memberlist cluster on startup: {what} ({}){trouble}", reasons.join("; "))
     }
 
     /// What is said when a member that nobody is with takes itself for the cluster.
@@ -158,6 +200,8 @@ pub(super) fn meaning(refusal: &'static str) -> &'static str {
         "unsealed" => "does not encrypt, and this member demands it",
         "unknown_key" | "forged" => "encrypts with a key that this member does not have",
         "not_ours" => "speaks something else",
+        "clock_ahead" | "clock_behind" => "has what is from the future by this machine's clock",
+        "store_full" => "has more than there is room for here",
         "too_slow" => "did not answer in time",
         other => other,
     }
@@ -186,6 +230,61 @@ mod tests {
         let config = crate::api::Config::new("a", "10.0.0.1:1".parse().unwrap(), 1);
         let node = crate::node::Node::new(config, 1, crate::time::Now::default()).unwrap();
         Status { phase, synced, join_attempts, ..node.status() }
+    }
+
+    fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn resolved(seed: &str, found: &[&str], error: Option<&str>) -> Resolved {
+        let (seed, at) = (Seed::parse(seed).unwrap(), tokio::time::Instant::now());
+        Resolved { seed, addrs: addrs(found), error: error.map(str::to_owned), at }
+    }
+
+    fn found(resolved: &[Resolved], known: Option<&[&str]>) -> Option<Vec<SocketAddr>> {
+        let known = known.map(|known| addrs(known).into_iter().collect());
+        let (own, bound) = ("10.0.0.1:1".parse().unwrap(), addrs(&["0.0.0.0:1"]));
+        seeds_of(resolved, own, &bound, known.as_ref()).map(|addrs| addrs.into_iter().collect())
+    }
+
+    #[test]
+    fn who_finds_itself_only_founds_a_cluster_unless_others_cannot_be_looked_up() {
+        let own = resolved("a", &["10.0.0.1:1"], None);
+        assert_eq!(found(std::slice::from_ref(&own), None), Some(addrs(&["10.0.0.1:1"])));
+        assert_eq!(found(&[own.clone(), resolved("b", &[], Some("no answer"))], None), None);
+        // The first of those that come up one after the other.
+        let first = [own.clone(), resolved("b", &[], None)];
+        assert_eq!(found(&first, None), Some(addrs(&["10.0.0.1:1"])));
+        assert_eq!(found(&[resolved("b", &[], None)], None), None);
+        let partly = resolved("a", &["10.0.0.1:1"], Some("no answer"));
+        assert_eq!(found(&[partly], None), None);
+    }
+
+    #[test]
+    fn what_was_found_is_kept_by_who_joins_while_it_cannot_be_looked_up() {
+        let poorer = [resolved("a", &["10.0.0.2:1"], Some("no answer"))];
+        let known = ["10.0.0.2:1", "10.0.0.3:1"];
+        assert_eq!(found(&poorer, Some(&known)), Some(addrs(&known)));
+        assert_eq!(found(&poorer, None), Some(addrs(&["10.0.0.2:1"])));
+        let fewer = [resolved("a", &["10.0.0.2:1"], None)];
+        assert_eq!(found(&fewer, Some(&known)), Some(addrs(&["10.0.0.2:1"])));
+    }
+
+    #[test]
+    fn where_nothing_can_be_sent_to_nobody_is_looked_for() {
+        let both = addrs(&["10.0.0.2:1", "[fd00::2]:1"]);
+        assert_eq!(reachable(&both, &addrs(&["10.0.0.1:1"])), both[..1]);
+        assert_eq!(reachable(&both, &addrs(&["[fd00::1]:1"])), both[1..]);
+        assert_eq!(reachable(&both, &addrs(&["[::]:1"])), both);
+        assert_eq!(reachable(&both[1..], &addrs(&["0.0.0.0:1"])), both[1..], "nothing else is left");
+    }
+
+    #[test]
+    fn what_kept_a_member_out_that_was_let_in_is_said() {
+        let status = Status { join_trouble: Some("clock_behind"), ..status(Phase::Joining, false, 3) };
+        let reason = joining(3).reason(status.join_trouble_in_words());
+        assert!(reason.contains("no seed was found") && reason.contains("clock is behind"), "{reason}");
+        assert!(!joining(3).reason(None).contains("clock"));
     }
 
     #[test]

@@ -6,22 +6,35 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::Instrument as _;
 
 use super::bind::canonical;
 use super::counts::{Open, one};
-use super::shared::{Connection, Shared, within};
+use super::places::Place;
+use super::shared::{Connection, Shared, deadline, until, within};
 use super::sniff::{First, turn_away};
 use super::{packets, streams};
 
 /// First and last pause when no connection can be accepted: out of file descriptors, most likely.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Accepts connections for ever. Dropping the future ends them all.
-pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+/// Accepts connections.
+pub(super) struct Listening {
+    /// Dropped first: who waits for the end waits for that.
+    pub(super) listener: TcpListener,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Listening {
+    /// Accepts connections for ever. Dropping the future ends them all.
+    pub(super) async fn run(self) {
+        listen(&self.listener, &self.shared).await;
+    }
+}
+
+async fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
     let mut connections = JoinSet::new();
     let mut pause = PAUSES.0;
     loop {
@@ -33,12 +46,12 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
             Ok((stream, peer)) => {
                 pause = PAUSES.0;
                 let peer = canonical(peer);
-                match Arc::clone(&shared.places).try_acquire_owned() {
-                    Ok(place) => {
-                        let connection = serve(stream, peer, Arc::clone(&shared), place);
+                match shared.places.take(peer.ip()) {
+                    Some(place) => {
+                        let connection = serve(Arc::clone(shared), stream, peer, place);
                         connections.spawn(connection.in_current_span());
                     }
-                    Err(_) => reject(peer, &shared),
+                    None => reject(peer, shared),
                 }
             }
             Err(error) => {
@@ -55,20 +68,22 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
 fn reject(peer: SocketAddr, shared: &Shared) {
     one(&shared.counts.connections_rejected);
     if shared.remarks.rejected.is_due() {
-        tracing::warn!(%peer, "too many connections to the gossip port: closed");
+        tracing::warn!(%peer, "too many connections to the gossip port, in all or from there: closed");
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
+async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let _open = Open::new(&shared.counts);
     // What is written at a time belongs together, and is waited for. Without it, it is only slower.
     let _ = stream.set_nodelay(true);
     let Some(mut connection) = encrypt(stream, peer, &shared).await else { return };
+    // Who has not said anything complete by then is not waited for.
+    let by = deadline(shared.read_timeout);
     // Whoever opens a connection and says nothing, or closes it, is not worth a word: load balancers do.
-    let Ok(first) = within(shared.read_timeout, connection.read_u8()).await else { return };
+    let Ok(first) = until(by, connection.read_u8()).await else { return };
     match First::of(first) {
-        First::Member => streams::accept(connection, first, peer, &shared).await,
-        First::Packets => packets::receive(connection, peer, &shared).await,
+        First::Member => streams::accept(connection, first, peer, by, &shared).await,
+        First::Packets => packets::receive(connection, peer, by, &place.into_lane(), &shared).await,
         other => turn_away(connection, other, peer, &shared).await,
     }
 }
@@ -91,7 +106,7 @@ async fn encrypt(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Option
     match within(shared.read_timeout, acceptor.accept(stream)).await {
         Ok(stream) => Some(Box::new(stream)),
         Err(error) => {
-            one(&shared.counts.stream_errors);
+            one(&shared.counts.inbound_stream_errors);
             if shared.remarks.handshake.is_due() {
                 tracing::warn!(%peer, %error, "no TLS connection came to be on the gossip port");
             }

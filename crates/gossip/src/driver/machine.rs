@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::datagrams::Sockets;
 use super::joining::{Joining, meaning, why_closed};
+use super::options::Transport;
 use super::packets::Lanes;
 use super::shared::{Incoming, Shared};
 use super::streams::Streams;
@@ -18,6 +20,7 @@ use crate::api::{Event, Input, Output, Phase, StreamEvent, StreamId};
 use crate::member::Member;
 use crate::seal::ClusterKey;
 use crate::time::Now;
+use crate::wire::Header;
 
 /// Nobody is asked what is due without a pause, whatever is said.
 const TICK: Duration = Duration::from_millis(1);
@@ -26,20 +29,33 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Where what the member sends goes.
 pub(super) struct Net {
-    pub(super) shared: Arc<Shared>,
     pub(super) sockets: Sockets,
-    /// Instead of the sockets, where datagrams travel over TCP.
-    pub(super) lanes: Option<Lanes>,
+    /// For datagrams that travel over TCP.
+    pub(super) lanes: Lanes,
+    pub(super) transport: Transport,
     pub(super) streams: Streams,
+    /// Dropped last: who waits for the end waits for the sockets, too.
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Net {
     fn send(&mut self, to: SocketAddr, bytes: Bytes) {
-        match &mut self.lanes {
-            Some(lanes) => lanes.send(to, bytes, &self.shared),
-            None => self.sockets.send(to, &bytes, &self.shared.counts),
+        if travels_over_tcp(self.transport, self.shared.tls.is_some(), &bytes) {
+            self.lanes.send(to, bytes, &self.shared);
+        } else {
+            self.sockets.send(to, &bytes, &self.shared.counts);
         }
     }
+}
+
+/// Whether a datagram travels over TCP. Where there is TLS, what is not sealed never leaves in another way.
+fn travels_over_tcp(transport: Transport, has_tls: bool, datagram: &[u8]) -> bool {
+    transport == Transport::Tcp || has_tls && is_clear(datagram)
+}
+
+/// Whether a datagram is one that is not sealed.
+fn is_clear(datagram: &[u8]) -> bool {
+    Header::parse(datagram).is_ok_and(|header| !header.is_sealed())
 }
 
 /// The member, and what is done for it: whatever is put in comes out of it at once.
@@ -50,6 +66,8 @@ pub(super) struct Machine {
     pub(super) net: Net,
     joining: Joining,
     state: Published,
+    /// Whether the others were told that the member leaves.
+    told: Arc<AtomicBool>,
     /// Why the member ends.
     failure: Option<String>,
     /// Kept for its memory.
@@ -63,8 +81,9 @@ impl Machine {
         net: Net,
         joining: Joining,
         state: watch::Sender<State>,
+        told: Arc<AtomicBool>,
     ) -> Self {
-        Self { member, start, net, joining, state: Published(state), failure: None, out: Vec::new() }
+        Self { member, start, net, joining, state: Published(state), told, failure: None, out: Vec::new() }
     }
 
     pub(super) fn member(&self) -> &Member {
@@ -75,10 +94,24 @@ impl Machine {
         Now { mono: self.start.elapsed(), wall_ms: wall_ms() }
     }
 
-    /// When something is due.
-    pub(super) fn wake_at(&self) -> Instant {
-        let now = self.start.elapsed();
-        self.start + self.member.next_deadline().clamp(now + TICK, now + LONGEST_WAIT)
+    /// When to ask what is due, if until now that was to be asked at `armed`. What comes meanwhile does not put it off.
+    pub(super) fn wake_at(&self, armed: Instant) -> Instant {
+        let now = Instant::now();
+        let last = now.saturating_duration_since(self.start).saturating_add(LONGEST_WAIT);
+        let due = self.start + self.member.next_deadline().min(last);
+        let soonest = now + TICK;
+        if due < soonest { armed.min(soonest) } else { due }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick<O: Observer>(&mut self, observer: &mut O) {
+        let now = self.now();
+        self.feed(observer, now, Input::Tick);
+    }
+
+    /// A moment before which more will be due.
+    pub(super) fn far_off() -> Instant {
+        Instant::now() + LONGEST_WAIT
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -113,6 +146,16 @@ impl Machine {
         let mut out = std::mem::take(&mut self.out);
         self.member.handle_datagram(now, from, bytes, &mut out);
         self.carry_out(observer, now, out);
+    }
+
+    /// The same for one that came over UDP. Where there is TLS, none comes from members there that is not sealed.
+    pub(super) fn feed_udp<O: Observer>(&mut self, observer: &mut O, from: SocketAddr, bytes: &mut [u8]) {
+        if self.net.shared.tls.is_some() && is_clear(bytes) {
+            let now = self.now();
+            self.tell(observer, now, &Event::Refused { reason: "unsealed" });
+        } else {
+            self.feed_datagram(observer, from, bytes);
+        }
     }
 
     /// From now on, these are the keys.
@@ -184,7 +227,9 @@ impl Machine {
             match output {
                 Output::Datagram { to, bytes } => self.net.send(to, bytes),
                 Output::Open { id, to } => self.net.streams.open(id, to, &self.net.shared),
-                Output::Write { id, bytes } => self.net.streams.write(id, bytes),
+                Output::Write { id, bytes } => {
+                    self.net.streams.write(id, bytes, &self.net.shared.counts);
+                }
                 Output::Close { id } => {
                     self.net.streams.close(id);
                 }
@@ -197,6 +242,10 @@ impl Machine {
             }
         }
         self.out = out;
+        while let Some(id) = self.net.streams.take_overfull() {
+            let now = self.now();
+            self.feed(observer, now, Input::Stream { id, event: StreamEvent::Closed });
+        }
         refused
     }
 
@@ -235,6 +284,9 @@ impl Machine {
         if self.failure.is_none() && self.joining.is_in_vain(&status) {
             self.give_up(observer);
         }
+        if self.member.node().has_told_leave() {
+            self.told.store(true, Ordering::Relaxed);
+        }
         let state = State {
             phase: if self.failure.is_some() { Phase::Failed } else { status.phase },
             synced: status.synced,
@@ -250,13 +302,14 @@ impl Machine {
     }
 
     fn give_up<O: Observer>(&mut self, observer: &mut O) {
+        let trouble = self.member.node().status().join_trouble_in_words();
         if self.joining.abort_if_it_fails {
-            let reason = self.joining.reason();
+            let reason = self.joining.reason(trouble);
             let now = self.now();
             self.tell(observer, now, &Event::Failed { reason });
         } else if !self.joining.gave_up {
             self.joining.gave_up = true;
-            let reason = self.joining.reason();
+            let reason = self.joining.reason(trouble);
             tracing::warn!(%reason, "no gossip cluster was found: going on without it, and looking for it still");
         }
     }
@@ -280,4 +333,26 @@ impl Drop for Published {
 pub(super) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::{Keyring, Sealer};
+
+    #[test]
+    fn where_there_is_tls_nothing_in_clear_leaves_over_udp() {
+        let clear = Header::new(1, 2).encode();
+        let key = ClusterKey::from_bytes(&[7; 32]).unwrap();
+        let mut sealer = Sealer::new(1, "");
+        let sealed = sealer.seal_datagram(&Keyring::new(vec![key]), Bytes::copy_from_slice(&clear)).unwrap();
+        let over_tcp = |transport, has_tls| {
+            [&clear[..], &sealed[..]].map(|datagram| travels_over_tcp(transport, has_tls, datagram))
+        };
+        assert_eq!(over_tcp(Transport::Udp, false), [false, false]);
+        assert_eq!(over_tcp(Transport::Udp, true), [true, false]);
+        for has_tls in [false, true] {
+            assert_eq!(over_tcp(Transport::Tcp, has_tls), [true, true]);
+        }
+    }
 }

@@ -31,17 +31,21 @@ pub struct Options {
     pub rejoin_interval: Duration,
     /// How datagrams travel.
     pub transport: Transport,
-    /// Whether streams are encrypted by TLS, and how.
+    /// Whether streams are encrypted by TLS, and how. If so, datagrams that are not sealed travel over TCP, too, and are refused
+    /// over UDP.
     pub tls: Option<Tls>,
     /// Whether datagrams, and streams within or without TLS, are sealed.
     pub security: Security,
     /// How long opening a stream may take, with TLS; zero = as long as it takes, as for the next two.
     pub dial_timeout: Duration,
-    /// How long a stream that came in may take to say what it is, and a datagram on a stream to arrive once it began.
+    /// How long a connection that came in may take to shake hands, and then until the first that it has to say is complete; and
+    /// each further datagram on one of datagrams. Streams end when for twice as long nothing goes either way.
     pub read_timeout: Duration,
-    /// How long each piece of up to 64 KiB may take to be written to a stream.
+    /// How long each piece of up to 64 KiB may take to be written to a stream, and all that is left when it is closed.
     pub write_timeout: Duration,
-    /// Most connections that come in at a time: more are closed at once. And most peers that datagrams go to over TCP.
+    /// Most connections that come in at a time, and a quarter of that from each address, but at least 8: more are closed at once.
+    /// Those for datagrams are not among them: there are four times as many, and as many that go out. One more ends the one that
+    /// was used least recently.
     pub max_connections: usize,
     /// How many rounds of looking for the cluster may come to nothing before it [fails](Options::abort_if_join_fails) or says so;
     /// 0 = any number.
@@ -73,14 +77,14 @@ impl Options {
     }
 }
 
-/// How datagrams travel. Streams always travel over TCP.
+/// How the datagrams of a member travel. Those of others are taken in whichever way they come, so that members of both kinds
+/// understand each other. Streams always travel over TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Over UDP. Datagrams that come over TCP are taken, too.
+    /// Over UDP.
     #[default]
     Udp,
-    /// Over TCP, one connection to each peer: for networks that carry no UDP, and so that TLS encrypts datagrams, too. Nothing
-    /// is listened to over UDP.
+    /// Over TCP, one connection to each peer: for networks that carry no UDP, and so that TLS encrypts datagrams, too.
     Tcp,
 }
 

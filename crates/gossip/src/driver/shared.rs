@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::counts::Counts;
 use super::options::Tls;
+use super::places::Places;
+use super::streams::Writes;
 use crate::api::StreamId;
 
 /// Most bytes read from or written to a connection at a time.
@@ -32,7 +34,7 @@ pub(super) enum Incoming {
         /// Its first byte.
         first: u8,
         /// Where to put what is to be written to it.
-        writes: mpsc::UnboundedSender<Bytes>,
+        writes: Writes,
     },
     /// A stream that the member wanted is there.
     Opened { id: StreamId },
@@ -57,11 +59,13 @@ pub(super) struct Shared {
     pub(super) dial_timeout: Duration,
     pub(super) read_timeout: Duration,
     pub(super) write_timeout: Duration,
-    /// One for each connection that may come in.
-    pub(super) places: Arc<Semaphore>,
+    /// Of connections that come in.
+    pub(super) places: Arc<Places>,
     pub(super) remarks: Remarks,
     /// The last number of a stream that came in.
     pub(super) last_inbound: AtomicU64,
+    /// Whoever waits for the end waits until this is dropped. So who owns a socket must drop it before its share of this.
+    pub(super) _running: watch::Receiver<()>,
 }
 
 impl Shared {
@@ -122,6 +126,25 @@ pub(super) async fn within<T>(limit: Duration, doing: impl Future<Output = io::R
     timeout(limit, doing).await.unwrap_or_else(late)
 }
 
+/// When something that begins now is late; None = never, if the limit is zero.
+pub(super) fn deadline(limit: Duration) -> Option<Instant> {
+    if limit.is_zero() { None } else { Instant::now().checked_add(limit) }
+}
+
+/// Lets something take until then and no longer.
+pub(super) async fn until<T>(
+    deadline: Option<Instant>,
+    doing: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let Some(deadline) = deadline else { return doing.await };
+    timeout_at(deadline, doing).await.unwrap_or_else(|_| Err(late("it took too long")))
+}
+
+/// The error of something that takes too long.
+pub(super) fn late(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +167,9 @@ mod tests {
             Ok(())
         };
         within(Duration::ZERO, long).await.unwrap();
+
+        assert_eq!(deadline(Duration::ZERO), None);
+        let (soon, never) = (deadline(Duration::from_secs(1)), std::future::pending::<io::Result<()>>());
+        assert_eq!(until(soon, never).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

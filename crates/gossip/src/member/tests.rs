@@ -96,6 +96,7 @@ fn members_without_a_key_say_and_hear_what_their_nodes_do() {
         node: crate::id::NodeId::new("m2", 1, addr(2)),
         name: "m2".into(),
         build: SmolStr::default(),
+        settled: true,
     };
     let stream = |number, event| Input::Stream { id: StreamId(number), event };
     let (opened, hello) = (StreamEvent::Opened { peer: addr(2) }, hello.encode().unwrap());
@@ -233,7 +234,12 @@ fn streams_of_a_key_that_is_removed_are_closed() {
     out.clear();
     member.set_keys(keys(&[2, 1]), &mut out);
     assert!(out.is_empty(), "{out:?}");
-    let info = |number, seals, opened| KeyInfo { id: key(number).id(), seals, opened };
+    let info = |number, seals, opened| {
+        let key = key(number);
+        KeyInfo { id: key.id(), print: key.print(), seals, opened }
+    };
+    let [one, other] = [1, 2].map(|number| info(number, true, 0));
+    assert!(one.print[0] == one.id && one.print != other.print);
     assert_eq!(member.keys(), [info(2, true, 0), info(1, false, 1)]);
 
     member.set_keys(keys(&[2]), &mut out);
@@ -344,6 +350,7 @@ impl Peer {
             node: crate::id::NodeId::new("m2", 1, addr(2)),
             name: "m2".into(),
             build: SmolStr::default(),
+            settled: true,
         });
         let numbers = [Self::SESSION.to_le_bytes(), number.to_le_bytes()].concat();
         (peer, [&[SEALED_MAGIC][..], &numbers[..], &hello[..]].concat())

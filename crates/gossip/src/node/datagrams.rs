@@ -106,6 +106,7 @@ impl Node {
             refuse("own_datagram", out);
             return;
         }
+        self.heard_at = now.mono;
         for section in datagram.sections {
             if let Err(error) = section.and_then(|section| self.on_section(now, from, section, out)) {
                 // What was read before stands for itself.
@@ -199,8 +200,12 @@ impl Node {
             let (key, root) = root?;
             if key == ANSWER_KEY {
                 // If it differs, the other one is about to compare all there is.
-                if known && root == self.store.root() {
-                    self.was_kept();
+                if known {
+                    let equal = root == self.store.root();
+                    self.totals.count_root(equal);
+                    if equal {
+                        self.was_kept();
+                    }
                 }
                 return Ok(());
             }
@@ -211,19 +216,24 @@ impl Node {
         if !asks {
             return Ok(());
         }
+        // Members ask members, and one that this one does not know yet asks again over a stream. Whoever forges where a question
+        // comes from does not get to have others answered.
+        if !known {
+            refuse("stranger", out);
+            return Ok(());
+        }
+        self.totals.count_root(equal);
         let member_hash = self.swim.digest();
         let mut writer = self.writer();
         writer.try_push_digest(member_hash, &[(SmolStr::new(ANSWER_KEY), self.store.root())]);
         out.push(Output::Datagram { to: from, bytes: writer.finish() });
-        if equal && known {
+        if equal {
             self.was_kept();
         }
         if equal && digest.member_hash == member_hash {
             return Ok(());
         }
-        if !known {
-            refuse("stranger", out);
-        } else if self.settled {
+        if self.settled {
             self.compare_with(now, from, Why::Repair, out);
         }
         Ok(())
@@ -236,6 +246,10 @@ impl Node {
         stale: Stale<'_>,
         out: &mut Vec<Output>,
     ) -> Result<(), WireError> {
+        if self.peers.by_addr(from).is_none() {
+            // As for digests, which these come with.
+            return Ok(());
+        }
         let fresh = self.stale_after();
         let mut writer = self.writer();
         'all: for hash in stale.take(MAX_STALE) {

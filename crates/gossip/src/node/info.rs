@@ -10,6 +10,10 @@ use super::{About, Node};
 use crate::api::Status;
 use crate::id::NodeId;
 use crate::swim::State;
+use crate::time::Now;
+
+/// For how many times as long as there is between two comparisons no datagram may come until none is taken to get through.
+const STREAMS_ONLY_SYNCS: u32 = 3;
 
 /// A member, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct QueueStats {
     pub bytes: usize,
     /// How many of the registers this member wrote.
     pub own: usize,
+    /// How many registers of others were not told on since the start, because there was no room for them.
+    pub dropped: u64,
 }
 
 impl Node {
@@ -60,7 +66,17 @@ impl Node {
             bytes: sizes.bytes,
             queued: self.queue.len(),
             lost_seeds: self.join.num_lost(),
+            totals: self.totals,
         }
+    }
+
+    /// Whether streams work and datagrams do not: for three times as long as there is between two comparisons no datagram has
+    /// come from anybody, and all there is was compared with somebody. A network may block UDP.
+    pub fn hears_streams_only(&self, now: Now) -> bool {
+        let a_while = self.config.sync_interval.saturating_mul(STREAMS_ONLY_SYNCS);
+        let since = now.mono.saturating_sub(a_while);
+        let compares = self.compared_at.is_some_and(|at| at >= since);
+        self.settled && !self.peers.is_empty() && self.heard_at < since && compares
     }
 
     /// Whether its store is as good as anybody's: see [`Status::settled`].
@@ -86,7 +102,13 @@ impl Node {
 
     /// How much it has still to tell to others. Costs O(n) of its own registers among that.
     pub fn queue_stats(&self) -> QueueStats {
-        QueueStats { len: self.queue.len(), bytes: self.queue.bytes(), own: self.queue.num_own() }
+        let crate::queue::Stats { dropped, dropped_heartbeats, .. } = self.queue.stats();
+        QueueStats {
+            len: self.queue.len(),
+            bytes: self.queue.bytes(),
+            own: self.queue.num_own(),
+            dropped: dropped.saturating_add(dropped_heartbeats),
+        }
     }
 
     /// The name of the member whose name has this hash, if it has said that once and it is not forgotten.

@@ -32,6 +32,11 @@ impl Leave {
 }
 
 impl Node {
+    /// Whether somebody was told that this member leaves, or there was nobody to tell.
+    pub fn has_told_leave(&self) -> bool {
+        self.swim.has_told_leave()
+    }
+
     pub(super) fn begin_leave(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.phase == Phase::Leaving {
             return;

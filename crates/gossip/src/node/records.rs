@@ -213,6 +213,7 @@ impl Node {
         let to_heal: Vec<EntryId> = to_heal.map(|(entry, _)| entry.clone()).collect();
         for entry in to_heal {
             if let Some(register) = self.store.heal(now, key, &entry, &mut self.clock) {
+                self.totals.healed = self.totals.healed.saturating_add(1);
                 self.push(now, key, &entry, register);
             }
         }
@@ -288,6 +289,7 @@ impl Node {
         let entry = beacon_place();
         let age = self.store.get(BEACON_KEY, &entry).map_or(Duration::MAX, |slot| slot.age(now));
         if age >= interval {
+            self.totals.beacons = self.totals.beacons.saturating_add(1);
             self.write_own(now, BEACON_KEY, &entry, Bytes::new(), out);
             self.await_beacon(now, Duration::ZERO);
         } else {

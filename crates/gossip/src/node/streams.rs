@@ -1,5 +1,7 @@
 //! Streams of a member: probes, sessions, and large registers that are asked for.
 
+mod greeting;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,15 +10,16 @@ use bytes::Bytes;
 use rand::RngExt as _;
 use smol_str::SmolStr;
 
+use super::join::Compared;
 use super::{Node, RESYNC_AFTER, refuse};
 use crate::api::{Output, StreamEvent, StreamId};
-use crate::id::{NodeId, name_hash};
+use crate::id::NodeId;
 use crate::register::EntryId;
 use crate::store::Store;
 use crate::swim::{MemberState, ProbeId, State, SwimOut};
 use crate::sync::{Host, Session, Taken};
 use crate::time::Now;
-use crate::wire::{Fault, Frame, FrameReader, MAGIC, MemberEntry, Record, VERSION, WireError, is_compatible};
+use crate::wire::{Fault, Frame, FrameReader, MAGIC, MemberEntry, Record, WireError};
 
 /// How many streams that came in there may be for each session that may: others are probes, or have not said what they want.
 const STREAMS_PER_SESSION: usize = 4;
@@ -66,8 +69,9 @@ pub(super) struct Stream {
     /// Bytes both ways.
     bytes: usize,
     until: Duration,
-    /// Who is at the other end.
+    /// Who is at the other end, and whether it had joined when it said so.
     node: Option<NodeId>,
+    settled: bool,
     session: Option<Session>,
 }
 
@@ -197,6 +201,7 @@ impl Node {
             bytes: 0,
             until: now.mono.saturating_add(timeout),
             node: None,
+            settled: false,
             session: None,
         }
     }
@@ -357,17 +362,6 @@ impl Node {
         Ok(false)
     }
 
-    fn hello(&self) -> Frame {
-        let config = &self.config;
-        Frame::Hello {
-            version: VERSION,
-            label: config.label.clone(),
-            node: self.id(),
-            name: config.name.clone(),
-            build: config.build.clone(),
-        }
-    }
-
     fn say(
         &self,
         id: StreamId,
@@ -431,12 +425,15 @@ impl Node {
         out: &mut Vec<Output>,
     ) -> Result<bool, &'static str> {
         if stream.node.is_none() {
-            self.on_hello(id, stream, frame, out)?;
+            self.on_hello(now, id, stream, frame, out)?;
             return Ok(false);
         }
         match (&stream.purpose, &frame) {
             (purpose, Frame::Ping { nonce }) if !matches!(purpose, Purpose::Ping { .. }) => {
                 // In a session it asks whether what was said has come, and otherwise whether this member lives, and nothing else.
+                if let Some(session) = &mut stream.session {
+                    session.on_ping()?;
+                }
                 let is_all = stream.is_inbound() && !stream.in_session();
                 let own = self.swim.export().next().filter(|own| own.id == self.id());
                 let incarnation = own.map_or(0, |own| own.incarnation);
@@ -476,66 +473,6 @@ impl Node {
         Ok(is_done)
     }
 
-    /// Who is at the other end.
-    fn on_hello(
-        &mut self,
-        id: StreamId,
-        stream: &mut Stream,
-        frame: Frame,
-        out: &mut Vec<Output>,
-    ) -> Result<(), &'static str> {
-        let (version, label, node, name) = match frame {
-            Frame::Hello { version, label, node, name, .. } => (version, label, node, name),
-            Frame::Error { .. } => return Err("peer_error"),
-            _ => return Err("no_hello"),
-        };
-        if !is_compatible(version) {
-            return Err("version");
-        }
-        if !self.takes_label(&label) {
-            return Err("label");
-        }
-        if name_hash(&name) != node.name {
-            return Err("wrong_name");
-        }
-        if stream.is_inbound() {
-            let hello = self.hello();
-            self.say(id, stream, &[hello], out)?;
-            // Members that share a host do not share what a stranger may have.
-            let is_there = stream.peer.ip() == node.addr.ip();
-            if is_there && self.peers.by_addr(node.addr).is_some_and(|peer| peer.id == node) {
-                stream.counted_for = node.addr;
-            }
-        } else if node == self.id() {
-            return Err(OWN_ADDRESS);
-        }
-        if node.name == self.own_name {
-            return Err("own_name");
-        }
-        if !stream.is_inbound() {
-            self.join.answered(stream.peer, node);
-        }
-        stream.node = Some(node);
-        Ok(())
-    }
-
-    /// Whether one more session may be begun by others.
-    fn check_session(&self, stream: &Stream) -> Result<(), &'static str> {
-        let others = self.streams.values().filter(|other| other.in_session());
-        let (mut all, mut same) = (0, 0);
-        for other in others {
-            all += 1;
-            same += usize::from(other.counted_for == stream.counted_for);
-        }
-        if all >= self.config.inbound_sessions {
-            return Err("too_many_sessions");
-        }
-        if same >= self.config.inbound_sessions_per_address {
-            return Err("too_many_sessions_of_one");
-        }
-        Ok(())
-    }
-
     /// Why what this member has is not what the other one has, although they have compared.
     fn trouble_of(&self, session: &Session) -> Option<&'static str> {
         if session.num_full() > 0 {
@@ -553,23 +490,30 @@ impl Node {
         {
             refuse(reason, out);
         }
-        let Stream { peer, purpose, node, session, .. } = stream;
+        let Stream { peer, purpose, node, settled, session, .. } = stream;
+        let asked = matches!(purpose, Purpose::Compare(_));
+        let is_session = asked || session.as_ref().is_some_and(Session::compares);
+        if is_session && result != Err(OWN_ADDRESS) {
+            self.totals.count_session(result.is_ok());
+        }
         let compared = session.filter(|session| result.is_ok() && session.compares());
         if let (Some(session), Some(node)) = (&compared, node) {
+            self.compared_at = Some(now.mono);
             self.was_answered(node.addr);
             // What was written here meanwhile may be missing there, but then it still waits to be told.
             if !self.queue.has_own_news() {
                 self.was_kept();
             }
-            if session.moved() > 0 && self.resync.is_none() {
+            // Whoever joins compares with somebody else anyway.
+            if self.settled && session.moved() > 0 && self.resync.is_none() {
                 self.resync = Some((now.mono.saturating_add(RESYNC_AFTER), node.name));
             }
         }
         match purpose {
             Purpose::Compare(why) => match (compared, node) {
-                (Some(session), Some(node)) => {
-                    let trouble = self.trouble_of(&session);
-                    self.on_compared(now, why, node, session.moved_here(), trouble, out);
+                (Some(session), Some(with)) => {
+                    let (moved, trouble) = (session.moved_here(), self.trouble_of(&session));
+                    self.on_compared(now, why, Compared { with, settled, moved, trouble }, out);
                 }
                 _ => self.on_not_compared(now, why, peer, result == Err(OWN_ADDRESS), out),
             },

@@ -2,6 +2,7 @@
 
 mod absence;
 mod clocks;
+mod joining;
 mod leave;
 mod probes;
 mod reports;
@@ -424,6 +425,7 @@ fn garbage_is_refused() {
         node: NodeId::new("m9", 1, stranger),
         name: "m9".into(),
         build: SmolStr::default(),
+        settled: true,
     };
     let hello = [&[MAGIC][..], &hello.encode().unwrap()[..]].concat();
     let root = net.node(1).store().root();

@@ -16,6 +16,10 @@ use crate::wire::{Frame, Record, RecordsWriter};
 const CHUNK_BYTES: usize = 64 << 10;
 /// How many bytes of registers to be asked for may wait. Who reads what it is sent tells of no more before that has gone out.
 const MAX_ASKED_BYTES: usize = 16 << 20;
+/// How many tasks may wait: more than the frames of two pieces can lead to, and the other one sends no more before it is read.
+pub(super) const MAX_TASKS: usize = 1 << 16;
+/// How many pieces of the other one may come: more than a session has bytes for.
+const MAX_PIECES: u32 = 1024;
 
 /// Something to be said.
 #[derive(Debug)]
@@ -49,6 +53,9 @@ pub(super) struct Outbox {
     pieces: u64,
     /// The piece that the other one has still to say of that it came.
     awaited: Option<u64>,
+    /// How many pieces of the other one have come; and whether one has since that piece was sent.
+    their_pieces: u32,
+    came_meanwhile: bool,
 }
 
 impl Outbox {
@@ -63,9 +70,36 @@ impl Outbox {
             piece_end: PIECE_BYTES,
             pieces: 0,
             awaited: None,
+            their_pieces: 0,
+            came_meanwhile: false,
         }
     }
 
+    /// The other one asks whether a piece of its own has come, which is answered at once.
+    ///
+    /// Whoever reads what it is sent has answered for our piece before it reads that answer, so that while ours is awaited it
+    /// asks once and not again: more would pile up unread.
+    pub(super) fn on_ping(&mut self) -> Result<(), Refusal> {
+        self.their_pieces = self.their_pieces.saturating_add(1);
+        let again = self.awaited.is_some() && mem::replace(&mut self.came_meanwhile, true);
+        if again || self.their_pieces > MAX_PIECES { Err("too_many_pings") } else { Ok(()) }
+    }
+
+    /// Has what is in these parts of a key told.
+    pub(super) fn list(&mut self, key: SmolStr, parts: VecDeque<u8>) -> Result<(), Refusal> {
+        if !parts.is_empty() {
+            self.make_room()?;
+            self.tasks.push_back(Task::List { key, parts, after: None });
+        }
+        Ok(())
+    }
+
+    /// Makes sure that one more task may wait.
+    fn make_room(&self) -> Result<(), Refusal> {
+        if self.tasks.len() < MAX_TASKS { Ok(()) } else { Err("too_fast") }
+    }
+
+    /// Something that there is once in a turn.
     pub(super) fn push(&mut self, task: Task) {
         self.tasks.push_back(task);
     }
@@ -79,20 +113,28 @@ impl Outbox {
         if self.asked_bytes > MAX_ASKED_BYTES {
             return Err("too_fast");
         }
+        self.make_room()?;
         self.tasks.push_back(Task::Ask { key: key.clone(), entries });
         Ok(())
     }
 
     /// Has the registers of these places sent, or the tombstones that are remembered of them, each once in a session.
-    pub(super) fn send(&mut self, store: &Store, key: &SmolStr, mut entries: Vec<EntryId>) {
-        let Self { sent, tasks, .. } = self;
+    pub(super) fn send(
+        &mut self,
+        store: &Store,
+        key: &SmolStr,
+        mut entries: Vec<EntryId>,
+    ) -> Result<(), Refusal> {
+        let sent = &mut self.sent;
         entries.retain(|entry| {
             let is_there = store.get(key, entry).is_some() || store.removal(key, entry).is_some();
             is_there && sent.insert(place_hash(key, entry))
         });
         if !entries.is_empty() {
-            tasks.push_back(Task::Send { key: key.clone(), entries: entries.into_iter() });
+            self.make_room()?;
+            self.tasks.push_back(Task::Send { key: key.clone(), entries: entries.into_iter() });
         }
+        Ok(())
     }
 
     /// Whether all has been said.
@@ -119,6 +161,7 @@ impl Outbox {
                 self.tasks.push_front(task);
                 self.pieces += 1;
                 self.awaited = Some(self.pieces);
+                self.came_meanwhile = false;
                 out.push(Frame::Ping { nonce: self.pieces });
                 break;
             }

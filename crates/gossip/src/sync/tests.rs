@@ -342,6 +342,43 @@ fn who_does_not_read_cannot_have_more_asked_of_it_than_a_bound() {
 }
 
 #[test]
+fn who_does_not_read_cannot_have_more_told_than_a_bound() {
+    let mut host = Fake::with(places(0..40_000), &register(1, 1, Some(b"a")));
+    let (mut session, _) = Session::open(&host, false, MAX_BYTES);
+    let offer = |key: SmolStr, buckets| Frame::Buckets { key, buckets };
+    let said = say(&mut session, &mut host, offer(KEY.into(), Vec::new())).unwrap();
+    assert_eq!(num_pieces(&said), 1);
+    // It does not say that this came, and offers one key after the other.
+    let keys = (0..2 * outbox::MAX_TASKS).map(|number| SmolStr::from(format!("l{number:0>6}")));
+    let offers = keys.map(|key| offer(key, vec![(1, 1)]));
+    let refused = offers.enumerate().find_map(|(number, offer)| {
+        let said = say(&mut session, &mut host, offer);
+        said.err().map(|refusal| (number, refusal))
+    });
+    let (number, refusal) = refused.unwrap();
+    assert_eq!(refusal, "too_fast");
+    assert!(number <= outbox::MAX_TASKS, "{number}");
+}
+
+#[test]
+fn who_asks_whether_its_pieces_came_has_to_read_the_answers() {
+    let body = vec![1; 100_000];
+    let mut host = Fake::with(places(0..50), &register(1, 1, Some(&body)));
+    let mut session = Session::accept(MAX_BYTES);
+    let said = say(&mut session, &mut host, fetch(places(0..50))).unwrap();
+    let Some(Frame::Ping { nonce }) = said.last() else { panic!("all was sent at once") };
+    // Once it may have asked before it read that, and not again.
+    assert_eq!(session.on_ping(), Ok(()));
+    assert_eq!(session.on_ping(), Err("too_many_pings"));
+    say(&mut session, &mut host, pong(*nonce)).unwrap();
+    assert_eq!(session.on_ping(), Ok(()));
+
+    let mut session = Session::accept(MAX_BYTES);
+    let pings = iter::repeat_with(|| session.on_ping()).take_while(Result::is_ok).take(10_000);
+    assert_eq!(pings.count(), 1024);
+}
+
+#[test]
 fn members_are_told_once() {
     let mut host = Fake::new();
     let (mut session, _) = Session::open(&host, false, MAX_BYTES);

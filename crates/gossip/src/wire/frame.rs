@@ -48,6 +48,8 @@ pub enum Frame {
         name: SmolStr,
         /// What program it runs.
         build: SmolStr,
+        /// Whether it has joined, so that what it has is as good as anybody's.
+        settled: bool,
     },
     /// Are you alive?
     Ping {
@@ -161,12 +163,14 @@ impl Frame {
 
     fn put(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
         match self {
-            Self::Hello { version, label, node, name, build } => {
+            Self::Hello { version, label, node, name, build, settled } => {
                 out.extend_from_slice(&[HELLO, *version]);
                 put_bytes(out, label.as_bytes(), MAX_TEXT_BYTES)?;
                 node.encode(out);
                 put_bytes(out, name.as_bytes(), MAX_TEXT_BYTES)?;
-                put_bytes(out, build.as_bytes(), MAX_TEXT_BYTES)
+                put_bytes(out, build.as_bytes(), MAX_TEXT_BYTES)?;
+                out.push(u8::from(*settled));
+                Ok(())
             }
             Self::Ping { nonce } => {
                 out.push(PING);
@@ -280,6 +284,7 @@ impl Frame {
                 node: cursor.node()?,
                 name: cursor.text(MAX_TEXT_BYTES)?.into(),
                 build: cursor.text(MAX_TEXT_BYTES)?.into(),
+                settled: cursor.bool()?,
             },
             PING => Self::Ping { nonce: cursor.u64()? },
             PONG => Self::Pong { nonce: cursor.u64()?, node: cursor.node()?, incarnation: cursor.u16()? },

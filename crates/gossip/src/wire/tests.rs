@@ -246,9 +246,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         state,
     });
     prop_oneof![
-        (any::<u8>(), text(), node(), text(), text()).prop_map(|(version, label, node, name, build)| {
-            Frame::Hello { version, label, node, name, build }
-        }),
+        (any::<u8>(), text(), node(), text(), text(), any::<bool>()).prop_map(
+            |(version, label, node, name, build, settled)| {
+                Frame::Hello { version, label, node, name, build, settled }
+            }
+        ),
         any::<u64>().prop_map(|nonce| Frame::Ping { nonce }),
         (any::<u64>(), node(), any::<u16>()).prop_map(|(nonce, node, incarnation)| Frame::Pong {
             nonce,

@@ -8,12 +8,21 @@ const OUTSIDE: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
 ];
 
-/// A private address of this machine: that from which packets leave it, else the first one. Of IPv6 only if `v6` is wanted too.
+/// A private address of this machine: that from which packets leave it. Of IPv6 only if `v6` is wanted too. If none can leave it
+/// at all, the first one.
 pub(super) fn private(v6: bool) -> Option<IpAddr> {
     let leaving = OUTSIDE.into_iter().filter(|to| v6 || to.is_ipv4()).filter_map(leaving_to);
-    let trie = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-    let mut all = leaving.chain(local(&trie).into_iter().map(IpAddr::V4));
-    all.find(|ip| is_private(*ip))
+    choose(leaving.collect(), || {
+        let trie = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+        local(&trie).into_iter().map(IpAddr::V4).collect()
+    })
+}
+
+/// Of the addresses from which packets leave, or of all of this machine.
+fn choose(leaving: Vec<IpAddr>, all: impl FnOnce() -> Vec<IpAddr>) -> Option<IpAddr> {
+    // Where packets leave, other addresses may be those of bridges, where nobody outside reaches anything.
+    let from = if leaving.is_empty() { all() } else { leaving };
+    from.into_iter().find(|ip| is_private(*ip))
 }
 
 /// From which address packets to this one leave.
@@ -71,6 +80,17 @@ mod tests {
         ] {
             assert_eq!(is_private(ip.parse().unwrap()), private, "{ip}");
         }
+    }
+
+    #[test]
+    fn an_address_where_nothing_leaves_is_for_machines_that_nothing_leaves() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let bridge = || vec![ip("127.0.0.1"), ip("172.17.0.1")];
+        assert_eq!(choose(vec![ip("10.0.0.7")], bridge), Some(ip("10.0.0.7")));
+        assert_eq!(choose(vec![ip("8.8.8.8"), ip("fd00::1")], bridge), Some(ip("fd00::1")));
+        assert_eq!(choose(vec![ip("8.8.8.8")], bridge), None, "others reach it at another one");
+        assert_eq!(choose(Vec::new(), bridge), Some(ip("172.17.0.1")));
+        assert_eq!(choose(Vec::new(), Vec::new), None);
     }
 
     #[test]

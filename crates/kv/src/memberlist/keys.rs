@@ -32,43 +32,57 @@ pub(super) struct KeysFile {
     path: PathBuf,
     /// What was found in it last, good or bad, so that it is told once.
     last: Result<Secret, String>,
+    /// What is found in it instead since it was looked at last. It counts when it is found once more: whoever writes the file
+    /// may not have finished.
+    next: Option<Result<Secret, String>>,
 }
 
 impl KeysFile {
     /// Reads a file for the first time.
     pub(super) fn open(path: &str) -> Result<(Self, Vec<ClusterKey>), Error> {
-        let mut file = Self { path: path.into(), last: Err(String::new()) };
-        match file.take(std::fs::read_to_string(path)) {
-            Some(Ok(keys)) => Ok((file, keys)),
-            told => {
-                let reason = told.and_then(Result::err).unwrap_or_else(|| "holds nothing".to_owned());
-                let reason = format!("cannot be used: `{path}` {reason}");
-                Err(Error::Misconfigured { backend: BACKEND, key: "encryption_keys_file", reason })
-            }
-        }
+        let last = found(std::fs::read_to_string(path));
+        let keys = keys_of(&last).map_err(|reason| {
+            let reason = format!("cannot be used: `{path}` {reason}");
+            Error::Misconfigured { backend: BACKEND, key: "encryption_keys_file", reason }
+        })?;
+        Ok((Self { path: path.into(), last, next: None }, keys))
     }
 
-    /// Reads the file again: `None` if it is as it was, else its keys, or what is wrong with them.
+    /// Reads the file again: `None` if it is as it was, or is not read for the second time as it is now; else its keys, or what
+    /// is wrong with them.
     pub(super) async fn poll(&mut self) -> Option<Result<Vec<ClusterKey>, String>> {
-        let read = tokio::fs::read_to_string(&self.path).await;
-        self.take(read)
+        let now = found(tokio::fs::read_to_string(&self.path).await);
+        let before = self.next.take();
+        if now == self.last {
+            return None;
+        }
+        if before.as_ref() != Some(&now) {
+            self.next = Some(now);
+            return None;
+        }
+        self.last = now;
+        Some(keys_of(&self.last))
+    }
+
+    /// Whether it is to be read once more before what is new in it counts.
+    pub(super) fn is_changing(&self) -> bool {
+        self.next.is_some()
     }
 
     /// Where the file is.
     pub(super) fn path(&self) -> String {
         self.path.display().to_string()
     }
+}
 
-    fn take(&mut self, read: io::Result<String>) -> Option<Result<Vec<ClusterKey>, String>> {
-        let found = read.map(Secret::new).map_err(|cause| format!("cannot be read: {cause}"));
-        if found == self.last {
-            return None;
-        }
-        self.last = found;
-        Some(match &self.last {
-            Ok(text) => parse_file(text.expose()),
-            Err(reason) => Err(reason.clone()),
-        })
+fn found(read: io::Result<String>) -> Result<Secret, String> {
+    read.map(Secret::new).map_err(|cause| format!("cannot be read: {cause}"))
+}
+
+fn keys_of(found: &Result<Secret, String>) -> Result<Vec<ClusterKey>, String> {
+    match found {
+        Ok(text) => parse_file(text.expose()),
+        Err(reason) => Err(reason.clone()),
     }
 }
 

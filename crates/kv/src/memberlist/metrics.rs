@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Histogram, Unit};
-use ringkit_gossip::api::Phase;
+use ringkit_gossip::api::{Phase, Totals};
 use ringkit_gossip::driver::{Counts, Handle};
 use ringkit_runtime::{Collect, Families, Meter};
 
-use super::observed::{Latest, Observed, Told};
+use super::observed::{Latest, Observed, Quarantined, Told};
 use super::report::phase;
 use super::views::Views;
 
@@ -51,7 +51,7 @@ impl Collect for Collector {
         flag(
             "memberlist_client_unsynced_proceeding",
             "Whether the cluster was not found, and reads and writes go on without it.",
-            state.gave_up,
+            self.observed.goes_on_without(&state),
         );
         events(out, &self.observed.told());
         if let Some(latest) = self.observed.latest() {
@@ -78,8 +78,13 @@ fn transport(out: &mut Families, counts: &Counts) {
     );
     total(
         "memberlist_tcp_transport_packets_sent_errors_total",
-        "Datagrams that a socket refused to send, and errors of receiving.",
+        "Datagrams that a socket refused to send.",
         &counts.datagram_errors,
+    );
+    total(
+        "memberlist_tcp_transport_packets_received_errors_total",
+        "Errors of sockets that datagrams come to, and connections for datagrams that broke.",
+        &counts.receive_errors,
     );
     total(
         "memberlist_tcp_transport_packets_dropped_total",
@@ -89,9 +94,14 @@ fn transport(out: &mut Families, counts: &Counts) {
     total("memberlist_tcp_transport_incoming_streams_total", "Streams that came in.", &counts.streams_in);
     total("memberlist_tcp_transport_outgoing_streams_total", "Streams opened.", &counts.streams_out);
     total(
+        "memberlist_tcp_transport_incoming_stream_errors_total",
+        "Connections that came in and broke, or with which no TLS connection came to be.",
+        &counts.inbound_stream_errors,
+    );
+    total(
         "memberlist_tcp_transport_outgoing_stream_errors_total",
-        "Streams that could not be opened or broke.",
-        &counts.stream_errors,
+        "Connections that could not be opened, and that were opened here and broke.",
+        &counts.outbound_stream_errors,
     );
     total(
         "memberlist_tcp_transport_received_bytes_total",
@@ -133,6 +143,12 @@ fn events(out: &mut Families, told: &Told) {
         let help = "Things from the network that were refused, by reason.";
         out.counter("memberlist_client_refused_total", help, &[("reason", *reason)], *count as f64);
     }
+    for Quarantined { author, count } in told.quarantined.values() {
+        let help =
+            "Registers refused because the clock of their author is ahead, by the first authors they are of.";
+        let labels = [("author", author.as_str())];
+        out.counter("memberlist_client_quarantined_records_total", help, &labels, *count as f64);
+    }
     let mut total = |name, help, count: u64| out.counter(name, help, &[], count as f64);
     let (attempts, successes, failures) = told.writes;
     total("memberlist_client_cas_attempt_total", "Attempted writes.", attempts);
@@ -152,7 +168,7 @@ fn events(out: &mut Families, told: &Told) {
     total(
         "memberlist_client_quarantined_total",
         "Registers refused because the clock of their author is ahead.",
-        told.quarantined.values().sum(),
+        told.quarantined.values().map(|refused| refused.count).sum::<u64>() + told.quarantined_others,
     );
     total(
         "memberlist_client_key_file_errors_total",
@@ -162,9 +178,27 @@ fn events(out: &mut Families, told: &Told) {
     total("memberlist_propagation_tracker_beacons_received_total", "Beacons that came.", told.num_delays);
 }
 
+/// What the member has done since its start.
+fn totals(out: &mut Families, totals: &Totals) {
+    for (result, count) in [("done", totals.sessions_done), ("failed", totals.sessions_failed)] {
+        let help = "Sessions in which all there is was compared with another member, whoever began them.";
+        out.counter("memberlist_client_sync_sessions_total", help, &[("result", result)], count as f64);
+    }
+    for (equal, count) in [("true", totals.roots_equal), ("false", totals.roots_different)] {
+        let help = "Digests of all there is that came from others, by whether they were equal to the own.";
+        out.counter("memberlist_client_root_checks_total", help, &[("equal", equal)], count as f64);
+    }
+    out.counter(
+        "memberlist_propagation_tracker_beacons_published_total",
+        "Beacons that this member sent.",
+        &[],
+        totals.beacons as f64,
+    );
+}
+
 /// How the member stood a moment ago.
 fn member(out: &mut Families, latest: &Latest) {
-    let Latest { status, queue, num_keys, keys, clock_ahead, unopenable, lost_seeds } = latest;
+    let Latest { status, queue, num_keys, keys, clock_ahead, unopenable, lost_seeds, .. } = latest;
     let mut gauge = |name, help, value: usize| out.gauge(name, help, &[], value as f64);
     gauge("memberlist_client_cluster_members_count", "Live members of the cluster.", status.members);
     gauge(
@@ -201,6 +235,13 @@ fn member(out: &mut Families, latest: &Latest) {
         "How far this machine's clock is ahead of those of at least half of the members; 0 if it is not.",
         &[],
         clock_ahead_ms as f64 / 1e3,
+    );
+    totals(out, &status.totals);
+    out.counter(
+        "memberlist_client_messages_to_broadcast_dropped_total",
+        "Registers of others that were not told on, because too many waited.",
+        &[],
+        queue.dropped as f64,
     );
     out.counter(
         "memberlist_client_unopenable_total",

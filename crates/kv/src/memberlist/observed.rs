@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics::Histogram;
 use parking_lot::{Mutex, MutexGuard};
 use ringkit_gossip::api::{Event, Status};
+use ringkit_gossip::driver::State;
 use ringkit_gossip::node::{Node, QueueStats};
 use ringkit_gossip::register::{Body, EntryId as Place};
 use ringkit_gossip::time::Now;
@@ -19,11 +20,12 @@ use tracing::{info, warn};
 use super::history::History;
 use super::is_internal;
 use super::report::MessageReport;
+use super::views::is_marker;
 
 /// How many beacons are remembered.
 const MAX_DELAYS: usize = 256;
-/// How many authors with a wrong clock are told apart.
-const MAX_AUTHORS: usize = 256;
+/// How many authors with a wrong clock are told apart: anybody may make some up.
+const MAX_AUTHORS: usize = 64;
 /// How often the same author's clock is remarked upon.
 const REMARK_PERIOD: Duration = Duration::from_secs(60);
 
@@ -31,6 +33,8 @@ const REMARK_PERIOD: Duration = Duration::from_secs(60);
 pub(super) struct Observed {
     /// Whether reads reflect the cluster, or the wait for that was given up.
     pub(super) synced: watch::Sender<bool>,
+    /// Whether reads and writes no longer wait for that.
+    pub(super) proceeds: watch::Sender<bool>,
     delay: Histogram,
     told: Mutex<Told>,
     latest: Mutex<Option<Arc<Latest>>>,
@@ -42,7 +46,9 @@ pub(super) struct Told {
     /// Things from the network that were refused, by reason.
     pub(super) refused: BTreeMap<&'static str, u64>,
     /// Registers refused because the clock of their author is ahead, by the hash of its name.
-    pub(super) quarantined: BTreeMap<u64, u64>,
+    pub(super) quarantined: BTreeMap<u64, Quarantined>,
+    /// Those of further authors.
+    pub(super) quarantined_others: u64,
     /// How long the last beacons took.
     pub(super) delays: VecDeque<Duration>,
     /// Beacons since the start.
@@ -51,10 +57,20 @@ pub(super) struct Told {
     pub(super) taken: (u64, u64),
     /// Writes that were asked for, that were done, and that were not.
     pub(super) writes: (u64, u64, u64),
-    /// Sealed keys could not be read anew from their file.
+    /// How often the file with the keys changed and could not be used.
     pub(super) bad_key_files: u64,
+    /// Where it is and what is wrong with it, since it was read last.
+    pub(super) bad_key_file: Option<(String, String)>,
     pub(super) history: History,
     remarked_at: Option<Instant>,
+}
+
+/// What was refused of one author.
+pub(super) struct Quarantined {
+    /// Its name, as far as it was known.
+    pub(super) author: String,
+    /// How many registers.
+    pub(super) count: u64,
 }
 
 /// How the member stood a moment ago, for those who cannot wait to ask it.
@@ -68,6 +84,10 @@ pub(super) struct Latest {
     pub(super) clock_ahead: Option<(usize, i64)>,
     /// Sealed things that no key opened since the start, and when the last one was noticed.
     pub(super) unopenable: (u64, Option<Instant>),
+    /// Whether there are keys, and what is not sealed is taken nevertheless.
+    pub(super) takes_clear: bool,
+    /// Whether streams work, and no datagram has come from anybody for a while.
+    pub(super) only_streams: bool,
     /// Seeds that have been no members for a while, and for how long.
     pub(super) lost_seeds: Vec<(SocketAddr, Duration)>,
 }
@@ -84,7 +104,23 @@ impl Observed {
     /// Nothing yet. Of messages at most `history_bytes` are kept in each direction.
     pub(super) fn new(delay: Histogram, history_bytes: usize) -> Self {
         let told = Told { history: History::new(history_bytes), ..Told::default() };
-        Self { synced: watch::Sender::new(false), delay, told: Mutex::new(told), latest: Mutex::new(None) }
+        Self {
+            synced: watch::Sender::new(false),
+            proceeds: watch::Sender::new(false),
+            delay,
+            told: Mutex::new(told),
+            latest: Mutex::new(None),
+        }
+    }
+
+    /// From now on reads and writes no longer wait for the cluster.
+    pub(super) fn proceed(&self) {
+        self.proceeds.send_if_modified(|proceeds| !std::mem::replace(proceeds, true));
+    }
+
+    /// Whether reads and writes go on without the cluster, which was not found.
+    pub(super) fn goes_on_without(&self, state: &State) -> bool {
+        !state.synced && (state.gave_up || *self.proceeds.borrow())
     }
 
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
@@ -118,7 +154,7 @@ impl Observed {
                 told.taken.0 += 1;
                 told.taken.1 += size as u64;
             }
-            if told.history.is_kept() {
+            if told.history.is_kept() && !is_marker(place) {
                 let (epoch, hlc) = (register.version.epoch, register.version.hlc);
                 let message = MessageReport {
                     id: 0,
@@ -164,15 +200,18 @@ impl Observed {
     }
 
     fn quarantined(&self, node: &Node, author: u64, ahead: Duration) {
+        let member = name(node, author);
         let mut told = self.told.lock();
-        let known = told.quarantined.contains_key(&author) || told.quarantined.len() < MAX_AUTHORS;
-        if known {
-            *told.quarantined.entry(author).or_default() += 1;
+        if let Some(known) = told.quarantined.get_mut(&author) {
+            known.count += 1;
+        } else if told.quarantined.len() < MAX_AUTHORS {
+            told.quarantined.insert(author, Quarantined { author: member.clone(), count: 1 });
+        } else {
+            told.quarantined_others += 1;
         }
         let is_due = told.remarked_at.is_none_or(|at| at.elapsed() >= REMARK_PERIOD);
         if is_due {
             told.remarked_at = Some(Instant::now());
-            let member = name(node, author);
             warn!(member, ?ahead, "what this member writes is refused: its clock is ahead");
         }
     }

@@ -28,6 +28,9 @@ use crate::error::Error;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// In `pull_push_interval` all that Cortex has is exchanged; here that is how long three comparisons take.
 const SYNCS_PER_INTERVAL: u32 = 3;
+/// How far ahead of the clock the number of the last life may be. One that is further ahead is from a clock that was wrong, and
+/// members that do not know that life would take no word of the next one.
+const MAX_AHEAD_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// The file in `state_dir` that holds the number of the member's last life.
 const GENERATION_FILE: &str = "generation";
 
@@ -51,19 +54,25 @@ pub(super) struct Facts {
 
 /// Reads a configuration, and the files that it names. The number of the life that begins is written to `state_dir`.
 pub(super) fn prepare(options: &MemberlistOptions) -> Result<Prepared, Error> {
-    let MemberlistOptions { config, zone, build, meter: _, clock } = options;
+    let MemberlistOptions { config, zone, build, meter: _, clock, proceed_after: _ } = options;
     say_what_means_nothing(config);
     let bind = bind(config)?;
     let advertise = advertise(config, &bind)?;
     let seeds = seeds(config)?;
     let (keys, keys_file) = keys(config)?;
     let tls = tls::configured(config)?;
+    let in_clear = tls.is_some() && keys.is_empty();
     let transport = match config.packet_transport {
-        PacketTransport::Udp => Transport::Udp,
         PacketTransport::Tcp => Transport::Tcp,
         // Nothing leaves in clear where TLS was asked for.
-        PacketTransport::Auto if tls.is_some() && keys.is_empty() => Transport::Tcp,
-        PacketTransport::Auto => Transport::Udp,
+        PacketTransport::Auto if in_clear => Transport::Tcp,
+        PacketTransport::Udp if in_clear => {
+            warn!(
+                "`memberlist.packet_transport` is `udp`, but without `encryption_keys` datagrams would be in clear, and `tls_enabled` is set: they go over TLS"
+            );
+            Transport::Tcp
+        }
+        PacketTransport::Auto | PacketTransport::Udp => Transport::Udp,
     };
     let facts = Facts {
         name: name(config)?,
@@ -173,7 +182,7 @@ fn advertise(config: &MemberlistConfig, bind: &[SocketAddr]) -> Result<Option<So
     }
     let Some(first) = bind.first().filter(|first| first.ip().is_unspecified()) else { return Ok(None) };
     let Some(ip) = address::private(first.is_ipv6()) else {
-        let reason = "is not set, and this machine has no private address: set `memberlist.advertise_addr` to the one that others reach";
+        let reason = "is not set, and this machine has no private address that packets leave it from: set `memberlist.advertise_addr` to the one that others reach";
         return Err(wrong("advertise_addr", reason));
     };
     // The port it listens at.
@@ -232,6 +241,17 @@ fn generation(config: &MemberlistConfig, clock: &Clock) -> Result<u64, Error> {
         }
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => 0,
         Err(cause) => return Err(failed("read", cause)),
+    };
+    let last = if last >= now.saturating_add(MAX_AHEAD_MS) {
+        warn!(
+            path = %path.display(),
+            last,
+            now,
+            "the number of the last life is more than a year ahead of this machine's clock, which must have been wrong then, or is now: begun anew"
+        );
+        0
+    } else {
+        last
     };
     let generation = now.max(last.saturating_add(1));
     write_whole(dir, &path, &format!("{generation}\n")).map_err(|cause| failed("write", cause))?;

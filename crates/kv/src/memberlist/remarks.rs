@@ -13,6 +13,11 @@ const UNOPENABLE_FOR: Duration = Duration::from_secs(5 * 60);
 /// How many things of a kind are named.
 const MAX_NAMED: usize = 5;
 
+const ONLY_STREAMS: &str = "Gossip streams work, and datagrams do not: none has come from any member for a while. Is UDP blocked at the \
+                            gossip port? Where it is, `memberlist.packet_transport: tcp` helps";
+const TAKES_CLEAR: &str = "Clear gossip is still accepted, although there are keys: once all members have one, set \
+                           `memberlist.require_encryption: true`";
+
 /// All there is to remark.
 pub(super) fn remarks(state: &State, seeds: &[Resolved], observed: &Observed) -> Vec<String> {
     if let Some(failure) = &state.failure {
@@ -25,14 +30,19 @@ pub(super) fn remarks(state: &State, seeds: &[Resolved], observed: &Observed) ->
     let latest = latest.as_deref();
     let mut remarks = Vec::new();
     if !state.synced {
-        remarks.push(not_synced(state, seeds, latest));
+        remarks.push(not_synced(observed.goes_on_without(state), seeds, latest));
     }
     remarks.extend(seeds.iter().filter_map(|seed| {
         let error = seed.error.as_ref()?;
         Some(format!("The gossip seed `{}` was not found when it was looked up last: {error}", seed.seed))
     }));
+    remarks.extend(observed.told().bad_key_file.as_ref().map(|(path, reason)| {
+        format!("The file with the keys of gossip, `{path}`, cannot be used, and those from before are: it {reason}")
+    }));
     if let Some(latest) = latest {
         remarks.extend(lost(latest));
+        remarks.extend(latest.only_streams.then(|| ONLY_STREAMS.to_owned()));
+        remarks.extend(latest.takes_clear.then(|| TAKES_CLEAR.to_owned()));
         remarks.extend(unopenable(latest));
         remarks.extend(latest.clock_ahead.map(|(members, by_ms)| {
             let by = Duration::from_millis(by_ms.unsigned_abs());
@@ -44,15 +54,17 @@ pub(super) fn remarks(state: &State, seeds: &[Resolved], observed: &Observed) ->
     remarks
 }
 
-fn not_synced(state: &State, seeds: &[Resolved], latest: Option<&Latest>) -> String {
+fn not_synced(goes_on: bool, seeds: &[Resolved], latest: Option<&Latest>) -> String {
     let attempts = latest.map_or(0, |latest| latest.status.join_attempts);
     let seeds = named(seeds.iter().map(|seed| seed.seed.to_string()));
-    let so_far = if state.gave_up {
+    let so_far = if goes_on {
         "The gossip cluster was not found, and this process goes on without it"
     } else {
         "This process has not joined the gossip cluster yet"
     };
-    format!("{so_far}: {attempts} rounds of asking its seeds came to nothing ({seeds})")
+    let trouble = latest.and_then(|latest| latest.status.join_trouble_in_words());
+    let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+    format!("{so_far}: {attempts} rounds of asking its seeds came to nothing ({seeds}){trouble}")
 }
 
 fn lost(latest: &Latest) -> Option<String> {
@@ -106,6 +118,8 @@ mod tests {
             keys: Vec::new(),
             clock_ahead: None,
             unopenable: (0, None),
+            takes_clear: false,
+            only_streams: false,
             lost_seeds: Vec::new(),
         }
     }
@@ -128,6 +142,13 @@ mod tests {
         assert!(joining[1].contains("no such name"), "{joining:?}");
         let alone = remarks(&state(Phase::Joining, false, true), &[], &observed);
         assert!(alone[0].contains("goes on without it"), "{alone:?}");
+        let status = Status { join_trouble: Some("clock_behind"), ..latest().status };
+        observed.set_latest(Latest { status, ..latest() });
+        let behind = remarks(&state(Phase::Joining, false, false), &[], &observed);
+        assert!(behind[0].contains("clock is behind"), "{behind:?}");
+        observed.proceed();
+        let proceeds = remarks(&state(Phase::Joining, false, false), &[], &observed);
+        assert!(proceeds[0].contains("goes on without it"), "{proceeds:?}");
 
         observed.set_latest(Latest {
             clock_ahead: Some((2, 90_000)),
@@ -142,6 +163,14 @@ mod tests {
         assert!(amiss[2].contains("2 members") && amiss[2].contains("90s"), "{amiss:?}");
         tokio::time::advance(UNOPENABLE_FOR + Duration::from_secs(1)).await;
         assert_eq!(remarks(&active, &[], &observed).len(), 2, "that is long ago");
+
+        observed.set_latest(Latest { takes_clear: true, only_streams: true, ..latest() });
+        observed.told().bad_key_file = Some(("/keys".into(), "holds no key".into()));
+        let amiss = remarks(&active, &[], &observed);
+        assert_eq!(amiss.len(), 3, "{amiss:?}");
+        assert!(amiss[0].contains("`/keys`") && amiss[0].ends_with("it holds no key"), "{amiss:?}");
+        assert!(amiss[1].contains("datagrams do not"), "{amiss:?}");
+        assert!(amiss[2].contains("Clear gossip"), "{amiss:?}");
 
         let failed = State { failure: Some("no seed".into()), ..state(Phase::Failed, false, false) };
         assert_eq!(remarks(&failed, &[], &observed), ["The gossip of this process has failed: no seed"]);

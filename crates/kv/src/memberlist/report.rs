@@ -18,7 +18,7 @@ use ringkit_gossip::swim;
 use ringkit_gossip::time::Now;
 use serde::Serialize;
 
-use super::observed::{Observed, name};
+use super::observed::{Observed, Told, name};
 use super::options::Facts;
 use super::views::Views;
 use super::{is_internal, millis};
@@ -50,6 +50,8 @@ pub struct Report {
     pub gave_up: bool,
     /// Rounds of asking seeds that came to nothing since the join began.
     pub join_attempts: u32,
+    /// Why members that answered could not let it in, if the last one could not.
+    pub join_trouble: Option<String>,
     /// Where it looks for the others.
     pub seeds: Vec<SeedReport>,
     /// How unhealthy it finds itself: 0 = not at all, up to 7.
@@ -70,6 +72,8 @@ pub struct Report {
     pub own_clock: Option<ClockReport>,
     /// What is sealed and opened with, in order.
     pub keyring: Vec<KeyringReport>,
+    /// Whether what is not sealed is refused.
+    pub requires_sealed: bool,
     /// Sealed things that no key opened.
     pub unopenable: u64,
     /// The last registers that were written here, oldest first.
@@ -173,7 +177,7 @@ pub struct ClockReport {
 /// A key that is sealed or opened with.
 #[derive(Clone, Debug, Serialize)]
 pub struct KeyringReport {
-    /// What the key is called, the same by all members; hexadecimal.
+    /// What the key is called, the same by all members, and hardly ever that of another key: 16 hexadecimal digits.
     pub id: String,
     /// Whether it is the one that seals.
     pub seals: bool,
@@ -257,29 +261,35 @@ pub(super) fn report(access: &Access<'_, Views>, outside: &Outside, observed: &O
         transport: facts.transport.to_owned(),
         phase: phase(status.phase).to_owned(),
         synced: status.synced,
-        gave_up: state.gave_up,
+        gave_up: observed.goes_on_without(state),
         join_attempts: status.join_attempts,
+        join_trouble: status.join_trouble_in_words().map(str::to_owned),
         seeds: seeds.iter().map(|seed| seed_report(node, now, seed)).collect(),
         score: status.score,
         members: node.members().iter().map(member_report).collect(),
         keys: keys(access),
         queue: QueueReport { len: queue.len, bytes: queue.bytes, own: queue.own },
         refused: told.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
-        quarantined: told.quarantined.iter().map(|(author, count)| (name(node, *author), *count)).collect(),
+        quarantined: quarantined(node, &told),
         propagation: propagation(told.num_delays, told.delays.iter().copied()),
         own_clock: clock.map(|(ahead_of, by_ms)| ClockReport { ahead_of, by_ms }),
         keyring: keyring(access),
+        requires_sealed: access.member().requires_sealed(),
         unopenable: access.member().unopenable(),
         sent: told.history.sent(),
         received: told.history.received(),
     }
 }
 
+fn quarantined(node: &Node, told: &Told) -> BTreeMap<String, u64> {
+    // By names: what an author is called may have become known since.
+    told.quarantined.iter().map(|(author, refused)| (name(node, *author), refused.count)).collect()
+}
+
 fn keyring(access: &Access<'_, Views>) -> Vec<KeyringReport> {
     let keys = access.member().keys();
-    keys.iter()
-        .map(|key| KeyringReport { id: format!("{:02x}", key.id), seals: key.seals, opened: key.opened })
-        .collect()
+    let id = |print: [u8; 8]| format!("{:016x}", u64::from_be_bytes(print));
+    keys.iter().map(|key| KeyringReport { id: id(key.print), seals: key.seals, opened: key.opened }).collect()
 }
 
 /// The name of a phase.
@@ -296,9 +306,11 @@ pub(super) fn phase(phase: Phase) -> &'static str {
 }
 
 fn seed_report(node: &Node, now: Now, resolved: &Resolved) -> SeedReport {
-    let lost = lost_for(node, now);
+    let asked: BTreeMap<SocketAddr, Option<Duration>> = node.seeds().into_iter().collect();
+    // This member itself is at those that it does not ask, which says nothing of the others.
+    let others = resolved.addrs.iter().filter_map(|addr| asked.get(addr));
     // One address of a name is enough.
-    let lost = resolved.addrs.iter().map(|addr| lost.get(addr).copied()).min().flatten();
+    let lost = others.map(|since| since.map(|since| now.mono.saturating_sub(since))).min().flatten();
     SeedReport {
         seed: resolved.seed.to_string(),
         addrs: resolved.addrs.iter().map(ToString::to_string).collect(),
@@ -432,7 +444,33 @@ fn raw(node: &Node, key: &str) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use ringkit_gossip::api::{Config, Input};
+    use ringkit_gossip::driver::seeds::Seed;
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn a_seed_that_is_also_this_member_itself_is_lost_when_the_others_are() {
+        let [own, other]: [SocketAddr; 2] = ["127.0.0.1:1", "127.0.0.1:2"].map(|addr| addr.parse().unwrap());
+        let at = |secs| Now { mono: Duration::from_secs(secs), wall_ms: 1_000_000 + 1_000 * secs };
+        let mut node = Node::new(Config::new("a", own, 1), 1, at(0)).unwrap();
+        for (secs, input) in
+            [(0, Input::Seeds(&[])), (1, Input::Seeds(&[own, other])), (2, Input::Tick), (40, Input::Tick)]
+        {
+            node.handle(at(secs), input, &mut Vec::new());
+        }
+        let resolved = |addrs: &[SocketAddr]| Resolved {
+            seed: Seed::parse("dns+gossip.example:1").unwrap(),
+            addrs: addrs.to_vec(),
+            error: None,
+            at: Instant::now(),
+        };
+        let lost = |addrs: &[SocketAddr]| seed_report(&node, at(40), &resolved(addrs)).lost_for_secs;
+        assert!(lost(&[other]).is_some_and(|secs| (38..=39).contains(&secs)), "{:?}", lost(&[other]));
+        assert_eq!(lost(&[own, other]), lost(&[other]));
+        assert_eq!((lost(&[own]), lost(&[])), (None, None));
+    }
 
     #[test]
     fn delays_are_told_by_rank() {

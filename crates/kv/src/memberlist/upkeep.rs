@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringkit_gossip::driver::{Access, Handle};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use ringkit_gossip::driver::{Access, Handle, State};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::is_internal;
@@ -35,8 +36,10 @@ pub(super) async fn run(handle: Handle<Views>, observed: Arc<Observed>, mut keys
                 if let Some(keys) = &mut keys
                     && read_keys_at <= Instant::now()
                 {
-                    read_keys_at = Instant::now() + KEYS_PERIOD;
                     renew(&handle, &observed, keys).await;
+                    // What is new there is looked at once more, and soon.
+                    let wait = if keys.is_changing() { Duration::ZERO } else { KEYS_PERIOD };
+                    read_keys_at = Instant::now() + wait;
                 }
                 let before = observed.latest();
                 let look = move |access: &mut Access<'_, Views>| {
@@ -61,18 +64,31 @@ pub(super) async fn run(handle: Handle<Views>, observed: Arc<Observed>, mut keys
     }
 }
 
+/// Has reads and writes go on after a while, if the cluster was not found by then.
+pub(super) async fn proceed_after(after: Duration, state: watch::Receiver<State>, observed: Arc<Observed>) {
+    sleep(after).await;
+    if !state.borrow().synced {
+        warn!(?after, "the gossip cluster was not found in time: reads and writes go on without it");
+        observed.proceed();
+    }
+}
+
 /// Takes over keys from their file if it changed.
 async fn renew(handle: &Handle<Views>, observed: &Observed, file: &mut KeysFile) {
     match file.poll().await {
         None => (),
         Some(Ok(keys)) => {
             let number = keys.len();
+            observed.told().bad_key_file = None;
             if handle.call(move |access| access.set_keys(keys)).await.is_ok() {
                 info!(path = file.path(), number, "the keys of gossip were read anew");
             }
         }
         Some(Err(reason)) => {
-            observed.told().bad_key_files += 1;
+            let mut told = observed.told();
+            told.bad_key_files += 1;
+            told.bad_key_file = Some((file.path(), reason.clone()));
+            drop(told);
             warn!(path = file.path(), %reason, "the file with the keys of gossip cannot be used: going on with those from before");
         }
     }
@@ -102,6 +118,8 @@ fn latest(access: &Access<'_, Views>, before: Option<&Latest>) -> Latest {
         keys: largest.collect(),
         clock_ahead: node.clock_offset_ms(),
         unopenable: (unopenable, noticed_at),
+        takes_clear: access.member().takes_clear(),
+        only_streams: node.hears_streams_only(now),
         lost_seeds: lost_seeds.collect(),
     }
 }

@@ -3,8 +3,9 @@
 //! | register | holds |
 //! |---|---|
 //! | `(id, 0..=2)` | the parts of an entry: see [`Codec::facets`]. Without the first there is no entry |
-//! | `("", 3)` | the marker: says of a key without entries that it is there, and empty |
+//! | `("", 3)` | the marker: says of a key that it is there, also without entries. Whoever writes to the key writes it, and only who deletes the key removes it |
 
+mod moves;
 #[cfg(test)]
 mod tests;
 
@@ -23,25 +24,30 @@ use smol_str::SmolStr;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::moves::Moves;
 use super::BACKEND;
 use super::observed::Observed;
 use crate::codec::{Codec, Facets};
 use crate::entries::Entries;
 use crate::error::Error;
-use crate::store::{EntryBytes, Key, Stored, Subscription};
+use crate::store::{Change, EntryBytes, EntryId, Key, Stored, Subscription};
 
 /// Facet of the marker.
 const MARKER_FACET: u8 = 3;
 
-/// The register that says of a key without entries that it is there.
+/// The register that says of a key, also of one without entries, that it is there.
 pub(super) fn marker() -> Place {
     Place { id: SmolStr::default(), facet: MARKER_FACET }
 }
 
+/// Whether this is the [`marker`].
+pub(super) fn is_marker(place: &Place) -> bool {
+    place.facet == MARKER_FACET && place.id.is_empty()
+}
+
 /// Whether a key is there: it has an entry, even one of which parts are still to come, or the marker.
 pub(super) fn is_present(registers: &Registers, key: &str) -> bool {
-    let marks = |place: &Place| place.facet == MARKER_FACET && place.id.is_empty();
-    registers.live(key).any(|(place, _)| place.facet == 0 || marks(place))
+    registers.live(key).any(|(place, _)| place.facet == 0 || is_marker(place))
 }
 
 /// The views of a member. Clones share them.
@@ -69,6 +75,7 @@ struct State {
 struct Shown {
     codec: &'static dyn Codec,
     value: watch::Sender<Option<Stored>>,
+    moves: Moves,
 }
 
 /// What the registers of an entry say.
@@ -102,6 +109,26 @@ impl Views {
     /// What an opened key holds.
     pub(super) fn shown(&self, key: &str) -> Option<Stored> {
         self.state.lock().keys.get(key)?.value.borrow().clone()
+    }
+
+    /// Whether an opened key is there, and nothing that `change` names has moved since it was at this version. That parts of
+    /// an entry are still to come is a move, which goes on.
+    pub(super) fn is_as_it_was(
+        &self,
+        registers: &Registers,
+        key: &str,
+        change: &Change,
+        version: u64,
+    ) -> bool {
+        let state = self.state.lock();
+        let Some(shown) = state.keys.get(key) else { return false };
+        let current = shown.value.borrow().as_ref().map(|stored| stored.version);
+        let moves = |id: &EntryId| {
+            shown.moves.is_later(id, version)
+                || matches!(look(registers, key, id, shown.codec, |_| None), Look::Incomplete)
+        };
+        current.is_some_and(|current| version <= current)
+            && !change.upserts.keys().chain(&change.removals).any(moves)
     }
 
     /// How the entries of an opened key are read.
@@ -143,7 +170,7 @@ impl State {
         self.catch_up(node, now);
         if !self.keys.contains_key(&*key.name) {
             let name = SmolStr::new(&key.name);
-            let shown = Shown { codec: key.codec, value: watch::Sender::new(None) };
+            let shown = Shown { codec: key.codec, value: watch::Sender::new(None), moves: Moves::default() };
             self.keys.insert(name.clone(), shown);
             self.rebuild(node, now, &name);
         }
@@ -180,9 +207,10 @@ impl State {
         self.update(node, now, key, &ids);
     }
 
-    /// Looks at the registers of some entries, and tells the watchers if that makes a difference.
+    /// Looks at the registers of some entries, and tells the watchers if that makes a difference. A key that is gone, and that
+    /// nobody watches, is shown no longer.
     fn update<'a>(&mut self, node: &Node, now: Now, key: &str, ids: impl IntoIterator<Item = &'a SmolStr>) {
-        let Some(shown) = self.keys.get(key) else { return };
+        let Some(shown) = self.keys.get_mut(key) else { return };
         let origin = *self.origin.get_or_insert_with(|| {
             let began = Instant::now().checked_sub(now.mono);
             began.unwrap_or_else(Instant::now)
@@ -191,6 +219,7 @@ impl State {
         let before = shown.value.borrow().clone();
         let known = before.as_ref().map(|stored| Arc::clone(&stored.entries)).unwrap_or_default();
         let mut changed: Option<Entries<EntryBytes>> = None;
+        let mut moved = Vec::new();
         let mut last = None;
         for id in ids {
             // The parts of an entry follow each other.
@@ -202,26 +231,41 @@ impl State {
                 Look::Entry(entry) => {
                     let entries = changed.get_or_insert_with(|| Entries::clone(&known));
                     entries.insert(id.clone(), sharing(entry, known.get(id)));
+                    moved.push(id);
                 }
+                // What is shown is not what is there any more: who builds on it has to look again.
+                Look::Incomplete if known.contains_key(id) => moved.push(id),
                 Look::Incomplete => (),
                 Look::Unknown if self.holds => (),
                 Look::Removed | Look::Unknown if known.contains_key(id) => {
                     changed.get_or_insert_with(|| Entries::clone(&known)).remove(id);
+                    moved.push(id);
                 }
                 Look::Removed | Look::Unknown => (),
             }
         }
         let is_held = self.holds && before.is_some();
         let after = match (is_present(registers, key) || is_held, changed) {
-            (true, None) if before.is_some() => return,
+            (true, None) if before.is_some() && moved.is_empty() => return,
             (true, entries) => {
                 self.version += 1;
-                Some(Stored { version: self.version, entries: Arc::new(entries.unwrap_or_default()) })
+                Some(Stored { version: self.version, entries: entries.map_or(known, Arc::new) })
             }
             (false, _) if before.is_none() => return,
             (false, _) => None,
         };
+        let is_gone = after.is_none();
+        if let Some(stored) = &after {
+            if before.is_none() {
+                shown.moves.begin(self.version);
+            }
+            shown.moves.note(moved, self.version);
+            shown.moves.prune(&stored.entries);
+        }
         shown.value.send_replace(after);
+        if is_gone && shown.value.is_closed() {
+            self.keys.remove(key);
+        }
     }
 
     fn forget_unused(&mut self, key: &str) {

@@ -1,8 +1,6 @@
 //! Writes: which registers a [`Change`] of entries changes. All of it happens in one turn of the member's task, so that nothing
 //! comes in between what was looked at and what is written.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use ringkit_gossip::driver::Access;
 use ringkit_gossip::register::{Body, EntryId as Place, MAX_BODY_BYTES, MAX_ID_BYTES};
@@ -15,6 +13,9 @@ use crate::codec::Facets;
 use crate::error::Error;
 use crate::store::{Applied, Change, EntryId, Key, Precondition, Stored};
 
+/// What is counted when a part of an entry is too large. Of what there is, only tokens can be.
+const LARGE_PART: &str = "bytes of one part of an entry, such as the tokens that `num_tokens` asks for,";
+
 /// Registers to write; `None` removes.
 type Writes = Vec<(Place, Option<Bytes>)>;
 
@@ -26,9 +27,14 @@ pub(super) fn apply(
     when: Precondition,
 ) -> Result<Applied, Error> {
     let current = access.observer.open(access.node(), access.now(), key)?;
-    if let Precondition::Version(expected) = when
-        && expected != current.as_ref().map(|stored| stored.version)
-    {
+    let holds = match when {
+        Precondition::None => true,
+        Precondition::Version(None) => current.is_none(),
+        Precondition::Version(Some(version)) => {
+            access.observer.is_as_it_was(access.node().store(), &key.name, change, version)
+        }
+    };
+    if !holds {
         access.observer.forget_unused(&key.name);
         return Ok(Applied::Conflict);
     }
@@ -72,7 +78,7 @@ fn writes(registers: &Registers, key: &Key, change: &Change) -> Result<Writes, E
         let facets = key.codec.facets(id, entry);
         let largest = facets.iter().flatten().map(Bytes::len).max().unwrap_or(0);
         if largest > MAX_BODY_BYTES {
-            return too_large("bytes of one part of an entry", largest, MAX_BODY_BYTES);
+            return too_large(LARGE_PART, largest, MAX_BODY_BYTES);
         }
         // What is not as it should be is written, also where others removed it.
         each_facet(id, facets, |place, bytes| {
@@ -81,22 +87,18 @@ fn writes(registers: &Registers, key: &Key, change: &Change) -> Result<Writes, E
             }
         });
     }
-    let upserts = writes.len();
-    let mut removed = BTreeSet::new();
     for id in change.removals.iter().filter(|id| !change.upserts.contains_key(*id)) {
         each_facet(id, Facets::default(), |place, _| {
             if live(registers, key, &place).is_some() {
-                removed.insert(id);
                 writes.push((place, None));
             }
         });
     }
-    if upserts == 0 && !removed.is_empty() && is_last(registers, key, &removed) {
-        // It is empty now, not absent: also in between, with those who hear of it.
-        let marker = marker();
-        if live(registers, key, &marker).is_none() {
-            writes.insert(0, (marker, Some(Bytes::new())));
-        }
+    let marker = marker();
+    if !writes.is_empty() && live(registers, key, &marker).is_none() {
+        // From the first entry on, and not only when the last one goes: several may remove one each at the same time, and what
+        // they leave is empty, not absent. Only who deletes the key removes this.
+        writes.insert(0, (marker, Some(Bytes::new())));
     }
     Ok(writes)
 }
@@ -112,9 +114,4 @@ fn live<'a>(registers: &'a Registers, key: &Key, place: &Place) -> Option<&'a By
         Body::Live(bytes) => Some(bytes),
         Body::Tombstone => None,
     }
-}
-
-/// Whether no entry is left without these.
-fn is_last(registers: &Registers, key: &Key, removed: &BTreeSet<&EntryId>) -> bool {
-    !registers.live(&key.name).any(|(place, _)| place.facet == 0 && !removed.contains(&place.id))
 }

@@ -24,9 +24,12 @@ use super::switch::Wishes;
 use crate::codec::Codec;
 use crate::error::Error;
 use crate::shared::Trouble;
+use crate::store::Stored;
 
 /// Longest wait for a read while something is known without it.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for what a store knows beyond its entries.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the primary to take a change that the other store can take in its stead.
 pub(super) const FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -143,7 +146,7 @@ impl Core {
     }
 
     /// A store did not answer.
-    pub(super) fn fails(&self, place: Place, error: &Error) {
+    fn fails(&self, place: Place, error: &Error) {
         if self.health[place].fails(error) {
             warn!(kv_name = self.kv_name, store = self.children[place].name(), %error, "a store of two does not answer");
             self.nudge.notify_one();
@@ -159,14 +162,24 @@ impl Core {
         }
     }
 
-    /// Reads a key from a store and takes in what it holds; no longer than it is worth waiting for.
-    pub(super) async fn read(&self, open: &OpenKey, place: Place) -> Result<(), Error> {
+    /// Reads a key from a store, takes in what it holds, and returns it; no longer than it is worth waiting for.
+    pub(super) async fn read(&self, open: &OpenKey, place: Place) -> Result<Option<Stored>, Error> {
         let key = &open.key;
         let how = open.look(|state| state.begin_read(place));
         let get = self.children[place].store.get(key);
         let stored = self.call(place, "GET", &key.name, Some(READ_TIMEOUT), get).await?;
-        open.learn(self, place, stored, how);
-        Ok(())
+        open.learn(self, place, stored.clone(), how);
+        Ok(stored)
+    }
+
+    /// Takes in what a store knows of a key beyond its entries. Returns whether it said so, or knows nothing of the kind.
+    pub(super) async fn trace(&self, open: &OpenKey, place: Place) -> bool {
+        let traces = timeout(TRACES_TIMEOUT, self.children[place].plain.traces(&open.key)).await;
+        let answered = traces.is_ok();
+        if let Ok(Some(traces)) = traces {
+            open.with(self, |state, context| state.trace(context, place, traces));
+        }
+        answered
     }
 
     /// Whether this process writes an entry as its own.

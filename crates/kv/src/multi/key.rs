@@ -8,9 +8,10 @@ use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::{Instant, timeout};
 
 use super::core::Core;
+use super::held::How;
 use super::mode::Context;
 use super::place::{Both, Place};
-use super::state::{How, State};
+use super::state::State;
 use crate::shared::Heard;
 use crate::store::{Key, Stored, Subscription};
 

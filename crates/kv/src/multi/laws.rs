@@ -158,7 +158,7 @@ fn tell(store: &mut Entries<EntryBytes>, pushed: &[(EntryId, Op)], marks: &Marks
     for (id, op) in pushed {
         queue.push(&Timed, id.clone(), op.clone(), false, 0, Instant::now());
     }
-    let Some(batch) = queue.batch() else { return 0 };
+    let Some(batch) = queue.batch(usize::MAX) else { return 0 };
     let plan = plan(&Timed, &batch, Some(&*store), marks);
     for id in &plan.change.removals {
         store.remove(id);
@@ -315,7 +315,7 @@ fn what_is_under_way_counts_as_there() {
     let pair = Pair { primary, secondary, facts: model.facts() };
     let times = |entries: &Entries<EntryBytes>| ["a", "b", "c"].map(|id| timestamp(entries, id));
     assert_eq!(times(&pair.entries()), [Some(901), Some(900), Some(902)]);
-    queue.push_deletion(BTreeMap::new(), now);
+    queue.push_deletion(BTreeMap::from([("a".into(), 900), ("b".into(), 900)]), now);
     let pair =
         Pair { primary: Side { known, unseen: &[], queue: Some(&queue) }, ..model.pair(&held, &nothing) };
     assert!(
@@ -350,7 +350,7 @@ fn a_key_is_deleted_unless_somebody_has_written_since() {
     queue.push(&Timed, "b".into(), Op::Remove { timestamp: 1 }, false, 1, now);
     queue.push_deletion(BTreeMap::from([("a".into(), 900)]), now);
     assert_eq!(queue.len(), 1, "what was under way before does not matter any more");
-    let batch = queue.batch().unwrap();
+    let batch = queue.batch(usize::MAX).unwrap();
     let told = |held: Option<&Entries<EntryBytes>>| {
         let plan = plan(&Timed, &batch, held, &Marks::new());
         (plan.deletes, plan.change)

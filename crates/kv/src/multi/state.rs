@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use super::compare::{self, Comparison};
 use super::delta::{self, Op, Plan};
+use super::held::{Held, How, Landing};
 use super::marks::{Ages, Marks};
 use super::mode::{Context, Mode};
 use super::place::{Both, Place};
 use super::queue::{Batch, Queue};
 use super::reconcile::{self, Pushes};
-use super::union::{Facts, Known, Pair, Side};
+use super::union::{Facts, Known, Pair};
 use super::versions::Versions;
 use crate::entries::Entries;
 use crate::store::{Change, EntryBytes, EntryId, Precondition, Stored, Traces};
@@ -45,37 +46,12 @@ pub(super) struct State {
     reconciled: Option<Reconciled>,
 }
 
-/// What is known of one store.
-#[derive(Default)]
-struct Held {
-    /// `None` = it was never heard, `Some(None)` = the key is absent.
-    snapshot: Option<Option<Stored>>,
-    /// The highest version that was heard.
-    newest: u64,
-    /// How often an answer told what the store holds.
-    learned: u64,
-    unseen: Vec<(u64, Change)>,
-    queue: Queue,
-    traces: Traces,
-}
-
 /// When both stores were read and told what they lacked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reconciled {
     pub(super) at: Instant,
     /// Milliseconds since 1970.
     pub(super) at_ms: i64,
-}
-
-/// How it was learned what a store holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// Its watch said so.
-    Watch,
-    /// It was read, beginning when so many answers had told what it holds.
-    Read(u64),
-    /// It answered a write.
-    Write,
 }
 
 /// A write that is about to be made.
@@ -92,51 +68,6 @@ pub(super) struct Begun {
     removed: BTreeMap<EntryId, i64>,
     /// What was on its way when it began.
     queued: Both<u64>,
-}
-
-/// Where a change was written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Landing {
-    pub(super) place: Place,
-    /// What the store answered is all that it holds.
-    pub(super) whole: bool,
-}
-
-impl Held {
-    fn known(&self) -> Known<'_> {
-        match &self.snapshot {
-            None => Known::Unheard,
-            Some(None) => Known::Absent,
-            Some(Some(stored)) => Known::Entries(&stored.entries),
-        }
-    }
-
-    fn version(&self) -> Option<u64> {
-        self.snapshot.as_ref()?.as_ref().map(|stored| stored.version)
-    }
-
-    /// Whether what was learned is news.
-    fn accepts(&self, value: Option<&Stored>, how: How) -> bool {
-        let Some(stored) = value else {
-            // Whatever was learned while it was read is from later.
-            return !matches!(how, How::Read(learned) if learned != self.learned);
-        };
-        match &self.snapshot {
-            _ if stored.version < self.newest => false,
-            Some(Some(known)) if stored.version == self.newest => {
-                // What somebody deleted by hand may leave no newer version behind.
-                matches!(how, How::Read(_)) && known.entries != stored.entries
-            }
-            Some(None) => stored.version > self.newest,
-            _ => true,
-        }
-    }
-
-    fn ids(&self) -> impl Iterator<Item = &EntryId> {
-        let known = self.known().entries().into_iter().flat_map(Entries::keys);
-        let unseen = self.unseen.iter().flat_map(|(_, change)| change.upserts.keys().chain(&change.removals));
-        known.chain(unseen).chain(self.queue.ids())
-    }
 }
 
 impl State {
@@ -239,7 +170,8 @@ impl State {
         let mut queue = Queue::default();
         enqueue(&mut queue, context, begun, change, 0, &|_| true);
         let entries = known.as_ref().map(|stored| &*stored.entries);
-        let plan = queue.batch().map(|batch| delta::plan(context.codec, &batch, entries, &NO_MARKS));
+        let batch = queue.batch(usize::MAX);
+        let plan = batch.map(|batch| delta::plan(context.codec, &batch, entries, &NO_MARKS));
         plan.unwrap_or_default().change
     }
 
@@ -269,6 +201,8 @@ impl State {
         for id in change.upserts.keys().chain(&change.removals) {
             self.held[place].queue.drop_until(id, begun.queued[place]);
         }
+        change.upserts.keys().for_each(|id| self.held[place].queue.spare(id));
+        self.clear_away(context, place, begun.removed.keys());
         let mirrors = begun.mirror || context.mode.mirror;
         let number = mirrors.then(|| {
             let queue = &mut self.held[place.other()].queue;
@@ -279,11 +213,28 @@ impl State {
         number
     }
 
+    /// What came to a store although it was removed, because it was under way to it meanwhile, goes from it again.
+    fn clear_away<'a>(&mut self, context: &Context, place: Place, ids: impl Iterator<Item = &'a EntryId>) {
+        let now = Instant::now();
+        for id in ids {
+            let Some(timestamp) = self.marks.timestamp(id) else { continue };
+            let held = &mut self.held[place];
+            let entry = held.side_without_queue().entry(context.codec, id);
+            let stamp = entry.and_then(|entry| context.codec.stamp(id, &entry.bytes));
+            if stamp.is_some_and(|stamp| stamp.timestamp <= timestamp) {
+                held.queue.push(context.codec, id.clone(), Op::Remove { timestamp }, false, 0, now);
+            }
+        }
+    }
+
     /// Takes in what a store answered to a change.
     fn take_answer(&mut self, context: &Context, change: &Change, stored: Stored, landing: Landing) {
         let Landing { place, whole } = landing;
         if stored.version == 0 {
-            self.learn(context, place, None, How::Write);
+            // Nothing was changed. Whoever has made the key meanwhile is heard of.
+            if !self.held[place].is_present() {
+                self.learn(context, place, None, How::Write);
+            }
         } else if whole {
             self.learn(context, place, Some(stored), How::Write);
         } else {
@@ -326,7 +277,7 @@ impl State {
         if !held.accepts(value.as_ref(), how) {
             return false;
         }
-        held.learned += u64::from(how != How::Watch);
+        held.learned += 1;
         held.newest = held.newest.max(value.as_ref().map_or(0, |stored| stored.version));
         let entries = |stored: &Option<Stored>| stored.as_ref().map(|stored| Arc::clone(&stored.entries));
         let (first, new, is_present) = (held.snapshot.is_none(), entries(&value), value.is_some());
@@ -371,9 +322,19 @@ impl State {
         lost
     }
 
-    /// What a store is to be told next.
-    pub(super) fn batch(&self, place: Place) -> Option<Batch> {
-        self.held[place].queue.batch()
+    /// What a store is to be told next, no more than so many entries.
+    pub(super) fn batch(&self, place: Place, most: usize) -> Option<Batch> {
+        self.held[place].queue.batch(most)
+    }
+
+    /// The number of the last change that was to be told to a store.
+    pub(super) fn last_queued(&self, place: Place) -> u64 {
+        self.held[place].queue.last()
+    }
+
+    /// A store does not take these changes.
+    pub(super) fn refuse(&mut self, place: Place, batch: &Batch) {
+        self.held[place].queue.refuse(batch);
     }
 
     /// Whether nothing in `batch` was replaced, or told otherwise, since.
@@ -400,6 +361,7 @@ impl State {
         queue.settle_deletion(batch);
         if let Some((change, stored)) = answer {
             self.take_answer(context, &change, stored, landing);
+            self.clear_away(context, landing.place, change.upserts.keys());
         }
         self.refresh(context, batch.items.keys().cloned());
     }
@@ -524,10 +486,7 @@ impl State {
     }
 
     fn pair(&self, context: &Context) -> Pair<'_> {
-        let side = |place: Place| {
-            let held = &self.held[place];
-            Side { known: held.known(), unseen: &held.unseen, queue: Some(&held.queue) }
-        };
+        let side = |place: Place| self.held[place].side();
         let Mode { primary, union, secondary_counts, .. } = context.mode;
         // Whoever sees the primary alone sees it as it is.
         let marks = if union { &self.marks } else { &NO_MARKS };
@@ -581,3 +540,6 @@ fn enqueue(
         queue.push(context.codec, id.clone(), op, is_own(id), order, now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,12 +17,13 @@ use tracing::{debug, warn};
 use super::control::Control;
 use super::core::{Core, FAILOVER_TIMEOUT, Parts, READ_TIMEOUT};
 use super::health::is_outage;
+use super::held::Landing;
 use super::key::OpenKey;
 use super::metrics::Metrics;
 use super::mode::Mode;
 use super::place::{Both, Place};
 use super::report::MultiReport;
-use super::state::{Begun, Landing, State};
+use super::state::{Begun, State};
 use super::{report, switch, worker};
 use crate::error::Error;
 use crate::shared::Trouble;
@@ -201,6 +202,8 @@ impl Multi {
             state.commit(context, begun, change, stored, landing, &|id| is_own || core.is_own(open, id))
         });
         open.news.notify_one();
+        // What was under way to the same store may have come too late.
+        open.queued[place].notify_one();
         number
     }
 
@@ -231,8 +234,9 @@ impl Multi {
         let Some(number) = number else { return };
         let other = place.other();
         open.queued[other].notify_one();
-        // Nobody waits for a primary that does not answer.
-        if self.core.config.mirror_mode == MirrorMode::Sync && place == begun.place {
+        // Nobody waits for a primary that does not answer, nor for a store that has yet to find its cluster.
+        let is_synced = *self.core.children[other].store.synced().borrow();
+        if self.core.config.mirror_mode == MirrorMode::Sync && place == begun.place && is_synced {
             open.urgent[other].notify_one();
             let within = self.core.config.mirror_timeout;
             open.tried(other, number, Some(within).filter(|within| !within.is_zero())).await;

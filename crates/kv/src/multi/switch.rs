@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::ask::{Asking, Question};
 use super::control::{MultiRuntime, PerRing};
 use super::core::Core;
-use super::gate::{self, Bounds, Reasons};
+use super::gate::{self, Bounds, Reason, Reasons};
 use super::place::Place;
 use crate::shared::Trouble;
 
@@ -64,18 +65,22 @@ pub(super) async fn run(core: Arc<Core>) {
     core.accept(&said);
     let mut looked_at = None;
     let mut is_due = true;
+    let mut asking = Asking::default();
     loop {
         core.report(Place::First, first_trouble.borrow().as_ref());
         core.report(Place::Second, second_trouble.borrow().as_ref());
         core.look_around();
         if is_due || looked_at.is_none_or(|at: Instant| at.elapsed() >= RECHECK_PERIOD) {
-            core.evaluate();
+            if let Some(question) = core.evaluate(&mut asking) {
+                asking.ask(&core, question);
+            }
             looked_at = Some(Instant::now());
         }
         is_due = false;
         tokio::select! {
             _ = ticks.tick() => (),
             () = core.nudge.notified() => is_due = true,
+            () = asking.answered() => is_due = true,
             () = changed(&mut runtime) => {
                 let said = runtime.borrow_and_update().clone();
                 core.accept(&said);
@@ -131,7 +136,8 @@ impl Core {
     }
 
     /// Takes over what is asked for, as far as that hurts nobody. Mirroring begins before the primary changes, and ends after.
-    fn evaluate(&self) {
+    /// Returns what is to be asked before it can.
+    fn evaluate(&self, asking: &mut Asking) -> Option<Question> {
         let kv_name = self.kv_name.as_str();
         let (wanted, mirror, force) = {
             let wishes = self.wishes.lock();
@@ -141,19 +147,19 @@ impl Core {
             self.set_mode(|mode| mode.mirror = true);
             info!(kv_name, "mirroring to the secondary KV store begins");
         }
-        let mut reasons = Reasons::new();
+        let (mut reasons, mut question) = (Reasons::new(), None);
         let wanted = wanted.filter(|wanted| wanted.place != self.mode().primary && !wanted.given_up);
         if let Some(wanted) = wanted {
             if !force {
-                reasons = self.reasons_against(wanted.place);
+                (reasons, question) = self.consider(wanted, asking);
             }
-            if reasons.is_empty() {
-                self.switch(wanted.place);
-            } else {
+            if !reasons.is_empty() {
                 self.give_up_if_late(wanted, &reasons);
+            } else if question.is_none() {
+                self.switch(wanted.place);
             }
         }
-        if mirror == Some(false) && self.mode().mirror && reasons.is_empty() {
+        if mirror == Some(false) && self.mode().mirror && reasons.is_empty() && question.is_none() {
             if !force {
                 let primary = self.mode().primary;
                 let secondary_up = !self.health[primary.other()].is_down();
@@ -172,6 +178,25 @@ impl Core {
             info!(kv_name, why, "what the runtime configuration asks for has to wait");
         }
         wishes.reasons = reasons;
+        question
+    }
+
+    /// Why a store may not become the primary; and what it is to be asked before, if nothing else is in the way.
+    fn consider(&self, wanted: Wanted, asking: &mut Asking) -> (Reasons, Option<Question>) {
+        let question = Question { place: wanted.place, epoch: self.mode().epoch, since: wanted.since };
+        let said = asking.answer(question);
+        let mut reasons = self.reasons_against(wanted.place);
+        match said {
+            None => {
+                let is_open = reasons.is_empty();
+                return (reasons, is_open.then_some(question));
+            }
+            Some(Err(refusal)) => {
+                reasons.entry(Reason::Unreachable).or_insert(refusal);
+            }
+            Some(Ok(())) => (),
+        }
+        (reasons, None)
     }
 
     /// Why a store may not become the primary at this moment; nothing if it may.

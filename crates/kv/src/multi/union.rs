@@ -72,12 +72,16 @@ impl<'a> Side<'a> {
         Self { known, unseen: &[], queue: None }
     }
 
+    /// What it holds as a whole. Of a key that is being deleted, there may be entries that stay.
     fn known(&self) -> Known<'a> {
         if self.queue.is_some_and(Queue::deletes) { Known::Absent } else { self.known }
     }
 
-    fn entry(&self, codec: &dyn Codec, id: &str) -> Option<EntryBytes> {
-        let mut entry = self.known().entries().and_then(|entries| entries.get(id)).cloned();
+    /// The entry called `id`.
+    pub(super) fn entry(&self, codec: &dyn Codec, id: &str) -> Option<EntryBytes> {
+        let held = self.known.entries().and_then(|entries| entries.get(id));
+        let stays = |entry: &EntryBytes| !self.queue.is_some_and(|queue| queue.removes(codec, id, entry));
+        let mut entry = held.filter(|entry| stays(entry)).cloned();
         for (_, change) in self.unseen {
             if let Some(bytes) = change.upserts.get(id) {
                 entry = Some(replaced(entry, bytes));
@@ -95,7 +99,7 @@ impl<'a> Side<'a> {
 
     #[cfg(test)]
     fn ids(&self) -> impl Iterator<Item = &'a EntryId> + use<'a> {
-        let known = self.known().entries().into_iter().flat_map(Entries::keys);
+        let known = self.known.entries().into_iter().flat_map(Entries::keys);
         let unseen = self.unseen.iter().flat_map(|(_, change)| change.upserts.keys());
         known.chain(unseen).chain(self.queue.into_iter().flat_map(Queue::ids))
     }

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringkit_runtime::Backoff;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::{RwLockWriteGuard, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::core::Core;
 use super::delta::Verdict;
+use super::held::{How, Landing};
 use super::key::OpenKey;
 use super::metrics::Failure;
 use super::mode::Mode;
 use super::place::Place;
 use super::queue::Batch;
-use super::state::{How, Landing};
+use super::state::State;
 use crate::error::{Error, WHOLE_VALUE};
 use crate::store::{Applied, Change, EntryId, Precondition, Stored, Subscription};
 
@@ -28,6 +29,10 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 /// Waits after a lost race.
 const MIN_RACE: Duration = Duration::from_millis(2);
 const MAX_RACE: Duration = Duration::from_millis(500);
+/// How many entries are told at once.
+const MAX_BATCH: usize = 256;
+/// After so many entries in a row that a store does not take, it is the value as a whole that is too large for it.
+const MAX_REFUSALS: u32 = 3;
 /// How often a store that is down is asked whether it is up again.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// How often is looked at the time.
@@ -36,8 +41,6 @@ const TICK: Duration = Duration::from_secs(1);
 const COMPARE_PERIOD: Duration = Duration::from_secs(5);
 /// However much happens, they are compared no oftener.
 const MIN_COMPARE_PERIOD: Duration = Duration::from_millis(200);
-/// Longest wait for what a store knows beyond its entries.
-const TRACES_TIMEOUT: Duration = Duration::from_secs(1);
 /// At most so long is waited whether somebody else brings back to the primary what it lacks.
 const MAX_FOREIGN_JITTER: Duration = Duration::from_secs(2);
 /// However urgent it is, stores are told what they lack no oftener.
@@ -115,45 +118,73 @@ fn is_synced(core: &Core, place: Place) -> bool {
 /// Tells a store what is on its way to it. Never ends.
 async fn mirror(core: &Core, open: &OpenKey, place: Place) {
     let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
-    let mut is_failing = false;
+    let (mut is_failing, mut is_refusing) = (false, false);
+    // How much is told at once; how much of it was refused one after the other, and when that is told again.
+    let (mut most, mut refusals, mut again_at) = (MAX_BATCH, 0_u32, Instant::now());
     loop {
-        let Some(batch) = open.look(|state| state.batch(place)) else {
+        let (batch, last) = open.look(|state| (state.batch(place, most), state.last_queued(place)));
+        let Some(batch) = batch else {
+            // What need not be told any more is not waited for.
+            open.set_tried(place, last);
+            is_refusing = false;
             open.queued[place].notified().await;
             continue;
         };
+        if batch.was_refused && Instant::now() < again_at {
+            tokio::select! {
+                () = sleep_until(again_at) => (),
+                () = open.queued[place].notified() => (),
+            }
+            continue;
+        }
         if !is_synced(core, place) {
             // It would only wait, and not for us.
             sleep(MIN_RETRY).await;
             continue;
         }
-        let result = within(core, open, place, tell(core, open, place, &batch)).await;
-        open.set_tried(place, batch.last());
         let (key, store) = (&*open.key.name, core.children[place].name());
-        match result {
-            Ok(verdicts) => {
+        let error = match tell(core, open, place, &batch, is_failing).await {
+            Ok(None) => continue,
+            Ok(Some(verdicts)) => {
+                open.set_tried(place, batch.last());
                 verdicts.into_iter().for_each(|verdict| core.metrics.mirrored(verdict));
                 backoff.reset();
+                (most, refusals) = (most.saturating_mul(2).min(MAX_BATCH), 0);
                 if std::mem::take(&mut is_failing) {
                     info!(key, store, "changes are mirrored again");
                 }
                 core.nudge.notify_one();
+                continue;
             }
-            Err(error) => {
-                let failure = failure_of(&error);
-                core.metrics.failed(failure, batch.len());
-                if std::mem::replace(&mut is_failing, true) {
-                    debug!(key, store, %error, "failed to update value in secondary store");
-                } else {
-                    warn!(key, store, %error, "failed to update value in secondary store");
-                }
-                // What is too large now will hardly be smaller in a moment.
-                let pause =
-                    if failure == Failure::TooLarge { MAX_RETRY } else { backoff.next().max(MIN_RETRY) };
-                tokio::select! {
-                    () = sleep(pause) => (),
-                    () = open.urgent[place].notified() => (),
-                }
+            // One that is too large is not to keep others back: which it is shows if they are told apart.
+            Err(Error::TooLarge { .. }) if batch.items.len() > 1 && refusals < MAX_REFUSALS => {
+                most = batch.items.len() / 2;
+                continue;
             }
+            Err(error) => error,
+        };
+        open.set_tried(place, batch.last());
+        let failure = failure_of(&error);
+        core.metrics.failed(failure, batch.len());
+        let is_refused = failure == Failure::TooLarge && !batch.items.is_empty();
+        let is_known = if is_refused { &mut is_refusing } else { &mut is_failing };
+        if std::mem::replace(is_known, true) {
+            debug!(key, store, %error, "failed to update value in secondary store");
+        } else {
+            warn!(key, store, %error, "failed to update value in secondary store");
+        }
+        if is_refused {
+            // It will hardly be smaller in a moment.
+            open.with(core, |state, _| state.refuse(place, &batch));
+            (refusals, again_at) = (refusals.saturating_add(1), Instant::now() + MAX_RETRY);
+            if refusals >= MAX_REFUSALS {
+                most = MAX_BATCH;
+            }
+            continue;
+        }
+        tokio::select! {
+            () = sleep(backoff.next().max(MIN_RETRY)) => (),
+            () = open.urgent[place].notified() => (),
         }
     }
 }
@@ -166,50 +197,46 @@ fn failure_of(error: &Error) -> Failure {
     }
 }
 
-/// Bounds an attempt.
-async fn within<T>(
+/// One attempt to tell a store of a batch: what became of each change in it; `None` if it is not what is to be told any more.
+/// What is known of a store that is in `doubt` is read again before.
+async fn tell(
     core: &Core,
     open: &OpenKey,
     place: Place,
-    attempt: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let after = core.config.mirror_timeout;
-    if after.is_zero() {
-        return attempt.await;
-    }
-    timeout(after, attempt).await.unwrap_or_else(|_| {
-        let backend = core.children[place].store.backend();
-        let key = open.key.name.to_string();
-        let error = Error::Deadline { operation: "CAS", key, backend, after };
-        core.fails(place, &error);
-        Err(error)
-    })
-}
-
-/// One attempt to tell a store of a batch: what became of each change in it.
-async fn tell(core: &Core, open: &OpenKey, place: Place, batch: &Batch) -> Result<Vec<Verdict>, Error> {
+    batch: &Batch,
+    doubt: bool,
+) -> Result<Option<Vec<Verdict>>, Error> {
     let (store, key) = (&core.children[place].store, &open.key);
+    let (began, within) = (Instant::now(), core.config.mirror_timeout);
+    let within = Some(within).filter(|within| !within.is_zero());
     let landing = Landing { place, whole: store.answers_whole() };
-    let is_own = batch.is_own(key.codec);
-    let turn = if is_own { Some(open.writing[place].write().await) } else { None };
-    if turn.is_some() && !open.look(|state| state.is_current(place, batch)) {
-        // Something newer was written while this waited for its turn.
-        return Ok(Vec::new());
-    }
-    let mut backoff = Backoff::new(MIN_RACE, MAX_RACE);
-    let mut is_known = open.look(|state| state.snapshot(place)).is_some();
+    // Somebody else may have written a newer entry, even of our own: a former life, or whoever brings a store what it lacks. So
+    // nothing is written but to what was looked at. Where each entry has a key of its own, though, a condition on the whole would
+    // hardly ever hold among many writers: there our own ones are written by what was just heard of them.
+    let is_apart = !landing.whole && batch.is_own(key.codec);
+    let _turn = if is_apart { Some(turn(open, place, within).await?) } else { None };
+    let mut known = open.look(|state| state.snapshot(place)).filter(|_| !doubt && batch.deletion.is_none());
+    let (mut backoff, mut attempts) = (Backoff::new(MIN_RACE, MAX_RACE), 0_u32);
     loop {
-        if !is_known {
-            core.read(open, place).await?;
+        let current = match known.take() {
+            Some(known) => known,
+            None => {
+                let read = core.read(open, place).await?;
+                // What was heard may be newer. But if the store does not go by that, what it says itself holds.
+                if attempts == 0 { open.look(|state| state.snapshot(place)).flatten() } else { read }
+            }
+        };
+        if !open.look(|state| state.is_current(place, batch)) {
+            // Something newer was written while this waited.
+            return Ok(None);
         }
-        let current = open.look(|state| state.snapshot(place)).flatten();
         let plan = open.with(core, |state, context| state.plan(context, batch, current.as_ref()));
         if plan.deletes {
-            core.call(place, "Delete", &key.name, None, store.delete(key)).await?;
+            core.call(place, "Delete", &key.name, within, store.delete(key)).await?;
             open.with(core, |state, context| state.told_deletion(context, batch, place));
             open.news.notify_one();
             // What else there is comes next.
-            return Ok(vec![Verdict::Applied]);
+            return Ok(Some(vec![Verdict::Applied]));
         }
         let is_gone = plan.change.removals.is_empty();
         let deletion =
@@ -217,26 +244,45 @@ async fn tell(core: &Core, open: &OpenKey, place: Place, batch: &Batch) -> Resul
         let verdicts: Vec<Verdict> = plan.verdicts.into_iter().chain(deletion).collect();
         if plan.change.is_empty() {
             open.with(core, |state, context| state.told(context, batch, None, landing));
-            return Ok(verdicts);
+            return Ok(Some(verdicts));
         }
         check_size(core, open, place, current.as_ref(), &plan.change)?;
-        // Nobody else writes an entry of our own, so nothing can come in between.
         let version = current.map(|stored| stored.version);
-        let when = if is_own { Precondition::None } else { Precondition::Version(version) };
+        let when = if is_apart { Precondition::None } else { Precondition::Version(version) };
         let apply = store.apply(key, plan.change.clone(), when);
-        match core.call(place, "CAS", &key.name, None, apply).await? {
+        match core.call(place, "CAS", &key.name, within, apply).await? {
             Applied::Done(stored) => {
                 let answer = Some((plan.change, stored));
                 open.with(core, |state, context| state.told(context, batch, answer, landing));
                 open.news.notify_one();
-                return Ok(verdicts);
+                return Ok(Some(verdicts));
             }
             Applied::Conflict => {
-                is_known = false;
+                attempts += 1;
                 sleep(backoff.next()).await;
+                if within.is_some_and(|within| began.elapsed() >= within) {
+                    return Err(contended(open, attempts));
+                }
             }
         }
     }
+}
+
+/// Waits until nobody else of this process writes to a store.
+async fn turn(
+    open: &OpenKey,
+    place: Place,
+    within: Option<Duration>,
+) -> Result<RwLockWriteGuard<'_, ()>, Error> {
+    let turn = open.writing[place].write();
+    match within {
+        Some(within) => timeout(within, turn).await.map_err(|_| contended(open, 1)),
+        None => Ok(turn.await),
+    }
+}
+
+fn contended(open: &OpenKey, attempts: u32) -> Error {
+    Error::Contended { key: open.key.name.to_string(), attempts }
 }
 
 /// Refuses a mirrored value that is larger than configured, before the store does.
@@ -248,7 +294,8 @@ fn check_size(
     change: &Change,
 ) -> Result<(), Error> {
     let limit = usize::try_from(core.config.max_value_bytes).unwrap_or(usize::MAX);
-    if limit == 0 || place == core.mode().primary {
+    // What goes makes room, however large the rest may be.
+    if limit == 0 || place == core.mode().primary || change.upserts.is_empty() {
         return Ok(());
     }
     let current = current.into_iter().flat_map(|stored| stored.entries.iter());
@@ -342,12 +389,9 @@ async fn tend(core: &Core, open: &Arc<OpenKey>) {
         if is_due {
             looked_at = Some(Instant::now());
             for place in Place::BOTH {
-                let traces = core.children[place].plain.traces(&open.key);
-                if let Ok(Some(traces)) = timeout(TRACES_TIMEOUT, traces).await {
-                    open.with(core, |state, context| state.trace(context, place, traces));
-                }
+                core.trace(open, place).await;
             }
-            open.with(core, super::state::State::pass_time);
+            open.with(core, State::pass_time);
         }
         if is_due || is_news {
             core.compare(open);

@@ -55,6 +55,7 @@ mod gossip {
             build: String::new(),
             meter: Meter::disabled(),
             clock: Clock::system(),
+            proceed_after: None,
         };
         Memberlist::start(&options).unwrap()
     }

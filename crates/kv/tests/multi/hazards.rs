@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use ringkit_config::{MirrorMode, MultiConfig, ReadMode};
 use ringkit_kv::{Client, Limits};
-use ringkit_ring::{Desc, State};
+use ringkit_ring::{Desc, InstanceDesc, State};
 use ringkit_runtime::Meter;
 use ringkit_testkit::eventually_ok;
 use tokio::time::{Instant, sleep};
@@ -190,6 +190,25 @@ async fn h6_time_never_goes_back_in_the_secondary() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn h6_a_heartbeat_that_comes_late_does_not_replace_a_newer_one() {
+    let world = World::new();
+    let process = world.process(config());
+    let now = world.now();
+    process.client.upsert_own(KEY, "i1", &instance(now, State::Active)).await.unwrap();
+    holds(&world.memberlist, &["i1"]).await;
+    let direct = world.memberlist.direct();
+    let lapses = world.observe(&direct, &["i1"]);
+    world.memberlist.set_latency(Duration::from_secs(1));
+    process.client.upsert_own(KEY, "i1", &instance(now + 1, State::Active)).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    // Another life of the same instance, while that one is under way.
+    direct.upsert_own(KEY, "i1", &instance(now + 9, State::Active)).await.unwrap();
+    sleep(MINUTE / 2).await;
+    assert_eq!(world.memberlist.holds().await, [("i1".to_owned(), now + 9, State::Active)]);
+    assert_eq!((lapses.load(Ordering::Relaxed), process.report().keys[0].queue_length), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn h7_changes_within_a_second_arrive_in_the_end() {
     let world = World::new();
     let process = world.process(config());
@@ -305,6 +324,29 @@ async fn h13_a_value_that_is_too_large_is_not_tried_again_and_again() {
     assert!(world.memberlist.num_writes() <= 20, "{} writes in a minute", world.memberlist.num_writes());
     let report = process.report();
     assert!(report.keys[0].queue_length > 0 && report.keys[0].stores[1].missing.num > 0, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn h13_an_entry_that_is_too_large_does_not_keep_others_back() {
+    let world = World::with_limits(Limits { max_entry_bytes: 100, ..Limits::default() });
+    let process = world.process(config());
+    let large = InstanceDesc { tokens: (0..1000).collect(), ..instance(world.now(), State::Active) };
+    let small = instance(world.now(), State::Active);
+    for (id, entry) in [("i1", &small), ("i2", &large), ("i3", &small)] {
+        process.client.upsert_own(KEY, id, entry).await.unwrap();
+    }
+    holds(&world.memberlist, &["i1", "i3"]).await;
+    // Nor what comes later.
+    sleep(HEARTBEAT).await;
+    let newest = world.now();
+    process.client.upsert_own(KEY, "i3", &instance(newest, State::Active)).await.unwrap();
+    let arrived = || async {
+        let held = world.memberlist.holds().await;
+        let is_there = held.iter().any(|(id, timestamp, _)| id == "i3" && *timestamp == newest);
+        if is_there { Ok(()) } else { Err(format!("{held:?}")) }
+    };
+    eventually_ok(Duration::from_secs(1), arrived).await.unwrap();
+    assert_eq!(process.report().keys[0].queue_length, 1, "it is not forgotten");
 }
 
 #[tokio::test(start_paused = true)]

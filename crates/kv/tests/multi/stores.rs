@@ -50,6 +50,7 @@ async fn requests_are_timed_for_both_and_the_whole_and_keys_have_one_prefix() {
         build: String::new(),
         meter: Meter::disabled(),
         clock: Clock::system(),
+        proceed_after: None,
     });
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();

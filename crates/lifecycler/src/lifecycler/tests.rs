@@ -50,6 +50,8 @@ pub(super) struct TestStore {
     inner: InMemory,
     is_down: AtomicBool,
     hangs: AtomicBool,
+    /// Whether it was told not to wait for its cluster.
+    proceeds: AtomicBool,
     writes: Mutex<Vec<(Instant, Change)>>,
     /// What watches deliver, if the test decides it.
     seen: Mutex<Option<watch::Sender<Option<Stored>>>>,
@@ -116,6 +118,10 @@ impl Store for TestStore {
 
     fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced()
+    }
+
+    fn proceed_unsynced(&self) {
+        self.proceeds.store(true, Ordering::Relaxed);
     }
 }
 
@@ -185,6 +191,18 @@ async fn an_instance_joins_becomes_active_and_ready() {
     assert_eq!(instance.handle.ready(), Ok(()));
     assert_eq!(instance.handle.healthy_instances(), 1);
     assert_eq!(instance.service.state(), ServiceState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_who_is_given_a_delay_goes_on_without_the_cluster() {
+    let after = |secs| AutoDuration::After(Duration::from_secs(secs));
+    for (join_after, proceeds) in [(AutoDuration::Auto, false), (after(0), false), (after(10), true)] {
+        let world = World::new();
+        let instance = world.start(Options { join_after, ..options("a") });
+        instance.published(State::Active).await;
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(world.store.proceeds.load(Ordering::Relaxed), proceeds, "{join_after:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

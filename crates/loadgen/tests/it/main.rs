@@ -235,6 +235,28 @@ async fn a_read_that_keeps_failing_is_an_error_and_not_a_loss() {
 }
 
 #[tokio::test]
+async fn batches_go_where_they_are_sent_while_the_load_runs() {
+    let (one, two) = (Store::start().await, Store::start().await);
+    let load = Load::new(LoadOptions { duration: None, ..options(&one) }).unwrap();
+    let stop = CancellationToken::new();
+    let moves = async {
+        while one.samples().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(two.samples().is_empty());
+        assert!(load.set_urls(&[]).is_err() && load.set_urls(&["nonsense".to_owned()]).is_err());
+        load.set_urls(&[two.url()]).unwrap();
+        while two.samples().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stop.cancel();
+    };
+    let (summary, ()) = tokio::join!(load.run(stop.clone()), moves);
+    let summary = summary.unwrap();
+    assert_eq!((summary.failed_writes, summary.failovers, summary.unacked_samples), (0, 0, 0), "{summary}");
+}
+
+#[tokio::test]
 async fn progress_is_reported_while_running() {
     let store = Store::start().await;
     let (lines, mut seen) = tokio::sync::mpsc::unbounded_channel();

@@ -12,6 +12,7 @@ mod failover;
 mod gossip;
 mod http;
 mod loading;
+mod migration;
 mod namespaces;
 mod pages;
 mod prometheus;

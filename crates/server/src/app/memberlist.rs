@@ -18,8 +18,8 @@ use crate::process::Process;
 /// The module's name, as in Cortex.
 pub(super) const NAME: &str = "memberlist-kv";
 
-/// How much longer than `memberlist.leave_timeout` leaving may take: the member itself keeps to that.
-const LEAVE_MARGIN: Duration = Duration::from_secs(2);
+/// How much longer than twice `memberlist.leave_timeout` leaving may take: the member itself keeps to less.
+const LEAVE_MARGIN: Duration = Duration::from_secs(4);
 /// How much longer the service may take, so that it gives up before it is given up on.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 
@@ -44,6 +44,7 @@ pub(super) fn configure(stores: &Stores, config: &Config, meter: &Meter, clock: 
         build: env!("CARGO_PKG_VERSION").to_owned(),
         meter: meter.clone(),
         clock: clock.clone(),
+        proceed_after: None,
     });
     Owner::App
 }
@@ -80,7 +81,7 @@ fn init(process: &mut Process, owner: Owner) -> Option<Box<dyn Service>> {
         return None;
     }
     process.link(pages::ADMIN, "/memberlist", pages::memberlist::TITLE);
-    let leave_within = process.config.memberlist.leave_timeout.saturating_add(LEAVE_MARGIN);
+    let leave_within = process.config.memberlist.leave_timeout.saturating_mul(2).saturating_add(LEAVE_MARGIN);
     process.stop_deadline(NAME, leave_within.saturating_add(STOP_MARGIN));
     Some(Box::new(MemberlistKv { stores: process.stores.clone(), owner, leave_within }))
 }
@@ -110,7 +111,8 @@ impl Service for MemberlistKv {
         if self.owner == Owner::Other || failure.is_some() {
             return Ok(());
         }
-        if tokio::time::timeout(self.leave_within, self.stores.leave()).await.is_err() {
+        let Some(member) = self.stores.memberlist() else { return Ok(()) };
+        if tokio::time::timeout(self.leave_within, member.leave()).await.is_err() {
             let within = self.leave_within;
             tracing::warn!(
                 ?within,

@@ -10,7 +10,6 @@ mod encode;
 mod heal;
 mod html;
 mod json;
-mod table;
 
 use std::sync::Arc;
 

@@ -33,6 +33,7 @@ fn suspicions_of_others_are_told_in_sessions_only() {
         node: net.node(2).id(),
         name: "m2".into(),
         build: SmolStr::default(),
+        settled: true,
     };
     let about = MemberEntry { node: net.node(3).id(), incarnation: 0, state: 1 };
     let id = StreamId(1_000_000);

@@ -30,7 +30,7 @@ fn a_file_has_one_key_a_line_and_remarks() {
 }
 
 #[tokio::test]
-async fn a_file_that_changes_is_told_once() {
+async fn a_file_that_changes_is_told_once_it_is_read_twice() {
     let path = std::env::temp_dir().join(format!("ringkit-keys-{:016x}", rand::random::<u64>()));
     let name = path.display().to_string();
     let missing = KeysFile::open(&name).err().unwrap().to_string();
@@ -39,12 +39,22 @@ async fn a_file_that_changes_is_told_once() {
     let (mut file, keys) = KeysFile::open(&name).unwrap();
     assert_eq!(keys, [key(ONE)]);
     assert!(file.poll().await.is_none(), "it is as it was");
+    std::fs::write(&path, TWO).unwrap();
+    assert!(file.poll().await.is_none() && file.is_changing(), "whoever writes may not have finished");
     std::fs::write(&path, format!("{TWO}\n{ONE}")).unwrap();
+    assert!(file.poll().await.is_none() && file.is_changing());
     assert_eq!(file.poll().await, Some(Ok(vec![key(TWO), key(ONE)])));
+    assert!(file.poll().await.is_none() && !file.is_changing(), "once");
+    // Something that is there for a moment only.
     std::fs::write(&path, "nonsense").unwrap();
+    assert!(file.poll().await.is_none());
+    std::fs::write(&path, format!("{TWO}\n{ONE}")).unwrap();
+    assert!(file.poll().await.is_none() && !file.is_changing());
+    std::fs::write(&path, "nonsense").unwrap();
+    assert!(file.poll().await.is_none());
     assert!(matches!(file.poll().await, Some(Err(_))));
-    assert!(file.poll().await.is_none(), "once");
     std::fs::remove_file(&path).unwrap();
+    assert!(file.poll().await.is_none());
     assert!(matches!(file.poll().await, Some(Err(_))));
     assert!(file.poll().await.is_none());
 }

@@ -24,6 +24,7 @@ fn prepared(config: MemberlistConfig) -> Result<Prepared, Error> {
         build: "b".into(),
         meter: Meter::disabled(),
         clock,
+        proceed_after: None,
     })
 }
 
@@ -133,9 +134,11 @@ fn datagrams_do_not_leave_in_clear_where_tls_was_asked_for() {
     let keys = vec![Secret::new("MDEyMzQ1Njc4OWFiY2RlZg==")];
     let sealed = MemberlistConfig { encryption_keys: keys, ..tls.clone() };
     let forced = MemberlistConfig { packet_transport: PacketTransport::Tcp, ..loopback() };
+    let careless = MemberlistConfig { packet_transport: PacketTransport::Udp, ..tls.clone() };
     for (config, transport, name) in [
         (loopback(), Transport::Udp, "udp"),
         (tls, Transport::Tcp, "tls"),
+        (careless, Transport::Tcp, "tls"),
         (sealed.clone(), Transport::Udp, "udp+tls"),
         (forced, Transport::Tcp, "tcp"),
     ] {
@@ -155,6 +158,11 @@ fn a_life_is_later_than_the_last_one_whatever_the_clock_says() {
     assert_eq!([life(1_000), life(1_000), life(10), life(2_000)], [1_000, 1_001, 1_002, 2_000]);
     std::fs::write(dir.join(GENERATION_FILE), "nonsense").unwrap();
     assert_eq!(life(3_000), 3_000);
+    // As long as that may be from a clock which was right.
+    for (last, next) in [(3_999 + MAX_AHEAD_MS, 4_000 + MAX_AHEAD_MS), (4_000 + MAX_AHEAD_MS, 4_000)] {
+        std::fs::write(dir.join(GENERATION_FILE), last.to_string()).unwrap();
+        assert_eq!(life(4_000), next);
+    }
     let not_a_dir =
         MemberlistConfig { state_dir: dir.join(GENERATION_FILE).display().to_string(), ..loopback() };
     let error = refusal(not_a_dir);

@@ -94,6 +94,13 @@ impl Alone {
         self.stored().unwrap().version
     }
 
+    /// Whether a write of this entry that builds on the view at this version may be done.
+    fn may_write(&self, id: &str, version: u64) -> bool {
+        [Change::upsert(id, "x"), Change::remove(id)]
+            .iter()
+            .all(|change| self.views.is_as_it_was(self.node.store(), "k", change, version))
+    }
+
     fn shown(&self) -> Vec<(String, String)> {
         let stored = self.stored().unwrap();
         let text = |(id, entry): (&SmolStr, &EntryBytes)| {
@@ -147,7 +154,8 @@ async fn parts_that_do_not_belong_together_are_not_shown() {
     assert_eq!(alone.shown(), entries(&[("i", "up t 1")]));
     let version = alone.version();
     alone.write(&[("i", 0, Some("up/v"))]);
-    assert_eq!((alone.shown(), alone.version()), (entries(&[("i", "up t 1")]), version));
+    let moved = (entries(&[("i", "up t 1")]), version + 1);
+    assert_eq!((alone.shown(), alone.version()), moved, "what is shown is not all that is known");
     alone.write(&[("i", 1, Some("v"))]);
     assert_eq!(alone.shown(), entries(&[("i", "up v 1")]));
     alone.write(&[("i", 0, Some("nonsense"))]);
@@ -214,6 +222,53 @@ async fn a_view_of_nothing_goes_when_nobody_watches_it() {
     let watch = alone.views.watch(&alone.node, alone.now, &key()).unwrap();
     drop(watch);
     assert!(alone.views.codec("k").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_remove_is_forgotten_when_nobody_watches_it() {
+    let mut alone = Alone::new();
+    alone.write(&WHOLE);
+    assert!(alone.stored().is_some() && alone.views.codec("k").is_some());
+    alone.write(&[("i", 0, None), ("i", 1, None), ("i", 2, None)]);
+    assert!(alone.views.codec("k").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_builds_on_an_old_look_is_in_the_way_only_of_what_it_names() {
+    let mut alone = Alone::new();
+    assert!(!alone.may_write("i", 0), "the key is not there");
+    alone.stored();
+    alone.write(&WHOLE);
+    alone.write(&[("j", 0, Some("up/u")), ("j", 1, Some("u")), ("j", 2, Some("1"))]);
+    let looked_at = alone.version();
+    assert!(["i", "j", "new"].iter().all(|id| alone.may_write(id, looked_at)));
+    assert!(!alone.may_write("i", looked_at + 1), "nobody has seen that yet");
+
+    alone.pass(Duration::from_secs(1));
+    alone.write(&[("j", 2, Some("2"))]);
+    assert!(alone.version() > looked_at);
+    assert_eq!(["i", "j", "new"].map(|id| alone.may_write(id, looked_at)), [true, false, true]);
+    assert!(alone.may_write("j", alone.version()));
+
+    // Of an entry that is gone it is known as well.
+    let looked_at = alone.version();
+    alone.write(&[("j", 0, None), ("j", 1, None), ("j", 2, None)]);
+    assert_eq!(["i", "j"].map(|id| alone.may_write(id, looked_at)), [true, false]);
+    assert!(alone.may_write("j", alone.version()));
+
+    // While parts of it are to come, nobody has seen what is there.
+    let looked_at = alone.version();
+    alone.write(&[("i", 0, Some("up/v"))]);
+    assert!(!alone.may_write("i", looked_at) && !alone.may_write("i", alone.version()));
+    alone.write(&[("i", 1, Some("v"))]);
+    assert!(!alone.may_write("i", looked_at) && alone.may_write("i", alone.version()));
+
+    // Another key under the same name.
+    let looked_at = alone.version();
+    alone.write(&[("i", 0, None), ("i", 1, None), ("i", 2, None)]);
+    alone.stored();
+    alone.write(&WHOLE);
+    assert_eq!(["i", "new"].map(|id| alone.may_write(id, looked_at)), [false, false]);
 }
 
 #[tokio::test(start_paused = true)]

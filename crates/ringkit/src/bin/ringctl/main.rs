@@ -1,11 +1,12 @@
-//! Commands for operators and developers: generate load, verify it, look at a ring or at gossip, check a
-//! configuration.
+//! Commands for operators and developers: generate load, verify it, look at a ring or at gossip, move rings to another store,
+//! check a configuration.
 
 mod args;
 mod config;
 mod kv;
 mod load;
 mod memberlist;
+mod migrate;
 mod ring;
 mod simulate;
 mod store;
@@ -37,6 +38,12 @@ const COMMANDS: &[Command] = &[
     memberlist::HEAL,
     memberlist::GENERATE,
     memberlist::KEYRING,
+    migrate::PLAN,
+    migrate::START,
+    migrate::STATUS,
+    migrate::SWITCH,
+    migrate::FINISH,
+    migrate::ABORT,
     config::COMMAND,
 ];
 

@@ -1,5 +1,6 @@
 //! `ringctl memberlist …`: gossip as one process sees it, or several.
 
+mod advice;
 mod keyring;
 mod report;
 
@@ -57,7 +58,8 @@ pub(crate) const HEAL: Command = Command {
         },
         Flag { name: "json", value: "", help: "the answer as JSON" },
     ],
-    notes: "For entries that nobody can overwrite any more, because a clock that was far ahead wrote them.",
+    notes: "For entries that nobody can overwrite any more, because a clock that was far ahead wrote them. Of a whole key only\n\
+            what is ahead of that process's clock is written anew, of one entry all that is not removed.",
     run: heal,
 };
 
@@ -95,9 +97,15 @@ fn heal(args: &Parsed) -> Result<u8, Failure> {
     if args.has("json") {
         print(&format!("{answer:#}\n"));
     } else {
-        print(&format!("{}\n", answer.get("message").and_then(Value::as_str).unwrap_or("healed")));
+        print(&format!("{}\n", outcome(&answer)));
     }
     Ok(OK)
+}
+
+/// What came of healing, as the process says it.
+fn outcome(answer: &Value) -> &str {
+    let message = answer.get("message").and_then(Value::as_str);
+    message.unwrap_or("The process took the request, but does not say what it has healed.")
 }
 
 /// The page of the process at `url`, as JSON.
@@ -174,7 +182,10 @@ fn in_words(report: &Report) -> String {
     }
     line(&mut text, "label", if label.is_empty() { "none" } else { label });
     let seals = report.keyring.iter().find(|key| key.seals);
-    let sealed = seals.map_or_else(|| "not sealed".to_owned(), |key| format!("sealed with key {}", key.id));
+    let clear =
+        if report.requires_sealed == Some(false) { "; what is not sealed is still accepted" } else { "" };
+    let sealed =
+        seals.map_or_else(|| "not sealed".to_owned(), |key| format!("sealed with key {}{clear}", key.id));
     line(&mut text, "transport", &format!("{transport}, {sealed}"));
     line(&mut text, "members", &population(report));
     let queue = &report.queue;
@@ -257,7 +268,7 @@ fn members_table(report: &Report) -> String {
 }
 
 /// Columns as wide as what is in them.
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);

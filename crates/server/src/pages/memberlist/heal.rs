@@ -9,7 +9,7 @@ use ringkit_kv::Stores;
 use serde::{Deserialize, Serialize};
 
 use super::contents::read;
-use super::{UNUSED, silent};
+use super::{UNUSED, report, silent};
 use crate::pages::{Encoded, wants_json};
 use crate::status::{HttpError, text};
 
@@ -29,6 +29,8 @@ struct Asked {
 struct Outcome<'a> {
     key: &'a str,
     id: Option<&'a str>,
+    /// How many registers were written anew.
+    rewritten: usize,
     message: String,
 }
 
@@ -42,26 +44,42 @@ pub(super) async fn answer(stores: &Stores, request: Request) -> Result<Response
     if key.is_empty() {
         return Err(HttpError::bad_request("say what to heal: `key=<key>`, and `id=<entry>` for one entry"));
     }
-    let contents = read(&member, key).await?;
-    if let Some(id) = id
-        && !contents.entries.contains_key(id)
-        && !contents.removed.iter().any(|(removed, _)| removed == id)
-    {
-        return Err(HttpError::new(StatusCode::NOT_FOUND, "entry not found"));
+    // Also what members keep for themselves is none of the keys.
+    if !report(&member).await?.keys.iter().any(|known| known.key == key) {
+        return Err(HttpError::new(StatusCode::NOT_FOUND, "key not found"));
     }
-    member.heal(key, id).await.map_err(|error| silent(&error))?;
-    tracing::warn!(key, entry = id, "healed on an operator's wish: what is known here overrules all others");
-    let what = id.map_or_else(|| format!("`{key}`"), |id| format!("entry `{id}` of `{key}`"));
-    let message =
-        format!("Healed {what}: what this member holds of it is told to all as the newest there is.");
+    if let Some(id) = id {
+        let contents = read(&member, key).await?;
+        if !contents.entries.contains_key(id) && !contents.removed.iter().any(|(removed, _)| removed == id) {
+            return Err(HttpError::new(StatusCode::NOT_FOUND, "entry not found"));
+        }
+    }
+    let rewritten = member.heal(key, id).await.map_err(|error| silent(&error))?;
+    if rewritten > 0 {
+        let what = "healed on an operator's wish: what is known here overrules all others";
+        tracing::warn!(key, entry = id, rewritten, "{what}");
+    }
+    let message = message(key, id, rewritten);
     if wants_json(&headers) {
-        return Ok(Json(Outcome { key, id, message }).into_response());
+        return Ok(Json(Outcome { key, id, rewritten, message }).into_response());
     }
     if asked.page == "1" {
         let to = format!("../memberlist?told={}", Encoded(&message));
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response());
     }
     Ok(text(StatusCode::OK, message + "\n"))
+}
+
+/// The same for a person to read.
+fn message(key: &str, id: Option<&str>, rewritten: usize) -> String {
+    let what = id.map_or_else(|| format!("`{key}`"), |id| format!("entry `{id}` of `{key}`"));
+    if rewritten == 0 {
+        return format!("Nothing had to be healed of {what}.");
+    }
+    let registers = if rewritten == 1 { "register" } else { "registers" };
+    format!(
+        "Healed {what}: {rewritten} {registers} rewritten, so that what this member holds there is for all the newest there is."
+    )
 }
 
 async fn asked(headers: &HeaderMap, request: Request) -> Result<Asked, HttpError> {

@@ -7,13 +7,12 @@ use axum::response::Response;
 use ringkit_kv::memberlist::{KeyReport, MemberReport, MessageReport, Report, SeedReport};
 
 use super::json::moment;
-use super::table::{Cell, Column, NUMBER, table};
 use super::{Page, TITLE};
+use crate::pages::table::{Cell, Column, NUMBER, STYLE, fact, table};
 use crate::pages::time::{age, rfc3339};
 use crate::pages::{Encoded, Escaped, page_with_script};
 
 const SCRIPT: &str = include_str!("page.js");
-const STYLE: &str = include_str!("style.css");
 
 /// Up to how many letters of what the address tells are shown.
 const MAX_TOLD: usize = 2000;
@@ -269,6 +268,11 @@ fn sealing(body: &mut String, report: &Report) {
     });
     let rows: Vec<_> = rows.collect();
     table(body, "keyring", "There is no cluster key: nothing is sealed.", &KEYRING, &rows);
+    if !report.requires_sealed && !report.keyring.is_empty() {
+        body.push_str(
+            "<p class=\"busy\">Clear gossip is still accepted: <code>memberlist.require_encryption</code> is false.</p>\n",
+        );
+    }
     if report.unopenable > 0 {
         let _ = writeln!(
             body,
@@ -326,10 +330,6 @@ fn message(report: &MessageReport) -> [Cell; 8] {
         Cell::text(author),
         Cell::text(version),
     ]
-}
-
-fn fact(body: &mut String, label: &str, text: &str) {
-    let _ = writeln!(body, "<tr><th scope=\"row\">{label}</th><td>{}</td></tr>", Escaped(text));
 }
 
 fn or<'a>(text: &'a str, none: &'a str) -> &'a str {

@@ -78,7 +78,8 @@
       token.focus();
       return;
     }
-    const warning = "What this member holds of it overrules what all others hold, also what is newer there.";
+    const warning =
+      "What is ahead of this member's clock is written anew: there what this member holds overrules what all others hold.";
     if (!confirm(`Heal ${button.value}?\n\n${warning}`)) return;
     told.textContent = "Healing…";
     told.textContent = await heal(event.target, button.value);

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
-use ringkit_config::{KvStore, KvStoreConfig, MemberlistConfig, ServerConfig};
+use ringkit_config::{KvStore, KvStoreConfig, MemberlistConfig, Secret, ServerConfig};
 use ringkit_kv::memberlist::MemberlistOptions;
 use ringkit_kv::{Change, Codec, Decision, DecodeError, EntryId, Key, Precondition, Text};
 use ringkit_ring::{Desc, InstanceDesc, State};
@@ -39,6 +39,11 @@ impl Codec for Whole {
 
 /// A member that has the cluster for itself: a ring under `ring/<1>`, a text under `note` and something else under `noise`.
 async fn member(message_history_buffer_bytes: usize) -> Stores {
+    member_with(MemberlistConfig { message_history_buffer_bytes, ..MemberlistConfig::default() }).await
+}
+
+/// The same, otherwise as this says.
+async fn member_with(config: MemberlistConfig) -> Stores {
     let stores = Stores::new();
     let (meter, clock) = (Meter::disabled(), Clock::system());
     stores.set_memberlist(MemberlistOptions {
@@ -48,13 +53,13 @@ async fn member(message_history_buffer_bytes: usize) -> Stores {
             bind_addr: vec!["127.0.0.1".into()],
             bind_port: 0,
             cluster_label: "<b>label</b>".into(),
-            message_history_buffer_bytes,
-            ..MemberlistConfig::default()
+            ..config
         },
         zone: "<zone>".into(),
         build: "1 & 2".into(),
         meter: meter.clone(),
         clock: clock.clone(),
+        proceed_after: None,
     });
     let config =
         KvStoreConfig { store: KvStore::Memberlist, prefix: String::new(), ..KvStoreConfig::default() };
@@ -162,6 +167,21 @@ async fn the_page_tells_all_and_what_others_have_written_is_escaped() {
     }
     assert!(page.contains("<p id=\"summary\" class=\"good\">"), "{page}");
     assert!(!page.contains("<zone>") && !page.contains("<b>label"));
+}
+
+#[tokio::test]
+async fn the_page_tells_whether_clear_gossip_is_accepted() {
+    for require_encryption in [true, false] {
+        let key = Secret::new("MDEyMzQ1Njc4OWFiY2RlZg==");
+        let config = MemberlistConfig {
+            encryption_keys: vec![key],
+            require_encryption,
+            ..MemberlistConfig::default()
+        };
+        let page = page_of(&router(&member_with(config).await, &ServerConfig::default(), false), "").await;
+        assert!(page.contains("seals and opens"), "{page}");
+        assert_eq!(page.contains("Clear gossip is still accepted"), !require_encryption, "{page}");
+    }
 }
 
 #[tokio::test]
@@ -295,28 +315,52 @@ async fn healing_needs_post_and_a_key_that_is_there() {
     let (router, _stores) = serving().await;
     let get = Request::get("/memberlist/heal?key=note").body(Body::empty()).unwrap();
     assert_eq!(ask(&router, get).await.0, 405);
-    for (body, expected) in [("", 400), ("key=", 400), ("key=nothing", 404), ("key=note&id=nobody", 404)] {
+    for (body, expected) in
+        [("", 400), ("key=", 400), ("key=nothing", 404), ("key=_members", 404), ("key=note&id=nobody", 404)]
+    {
         assert_eq!(post_to(&router, FORM, JSON, body).await.0, expected, "{body}");
     }
     assert!((400..500).contains(&post_to(&router, JSON, JSON, "{").await.0));
+}
 
-    let message = "Healed `note`: what this member holds of it is told to all as the newest there is.";
+#[tokio::test]
+async fn healing_says_how_much_was_rewritten() {
+    let (router, _stores) = serving().await;
+    let message = "Healed entry `value` of `note`: 1 register rewritten, so that what this member holds there is for all the \
+                   newest there is.";
+    let (status, _, answer) = post_to(&router, FORM, JSON, "key=note&id=value").await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap(),
+        json!({"key": "note", "id": "value", "rewritten": 1, "message": message})
+    );
+    let body = r#"{"key": "ring/<1>", "id": "i1"}"#;
+    let (_, _, answer) = post_to(&router, JSON, JSON, body).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let rewritten = answer["rewritten"].as_u64().unwrap();
+    assert!(rewritten > 1, "{answer}");
+    let expected = format!("Healed entry `i1` of `ring/<1>`: {rewritten} registers rewritten, ");
+    assert!(answer["message"].as_str().unwrap().starts_with(&expected), "{answer}");
+    let (status, _, answer) = post_to(&router, FORM, "", "key=note&id=value").await;
+    assert_eq!((status, answer), (200, format!("{message}\n")));
+    let (status, headers, _) = post_to(&router, FORM, "text/html", "page=1&key=note&id=value").await;
+    let location = headers["location"].to_str().unwrap();
+    assert_eq!(status, 303);
+    assert!(location.starts_with("../memberlist?told=Healed%20entry%20%60value%60%20of%20"), "{location}");
+}
+
+#[tokio::test]
+async fn healing_says_if_there_was_nothing_to_heal() {
+    let (router, _stores) = serving().await;
+    // Nothing is ahead of the clock, and what was removed is not brought back.
     let (status, _, answer) = post_to(&router, FORM, JSON, "key=note&id=").await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(
         serde_json::from_str::<Value>(&answer).unwrap(),
-        json!({"key": "note", "id": null, "message": message})
+        json!({"key": "note", "id": null, "rewritten": 0, "message": "Nothing had to be healed of `note`."})
     );
-    let body = r#"{"key": "ring/<1>", "id": "i2"}"#;
-    let (status, _, answer) = post_to(&router, JSON, JSON, body).await;
-    assert_eq!(status, 200, "{answer}");
-    assert!(answer.contains("Healed entry `i2` of `ring/<1>`: "), "{answer}");
-    let (status, _, answer) = post_to(&router, FORM, "", "key=note").await;
-    assert_eq!((status, answer), (200, format!("{message}\n")));
-    let (status, headers, _) = post_to(&router, FORM, "text/html", "page=1&key=note").await;
-    let location = headers["location"].to_str().unwrap();
-    assert_eq!(status, 303);
-    assert!(location.starts_with("../memberlist?told=Healed%20%60note%60%3A%20what"), "{location}");
+    let (_, _, answer) = post_to(&router, JSON, "", r#"{"key": "ring/<1>", "id": "i2"}"#).await;
+    assert_eq!(answer, "Nothing had to be healed of entry `i2` of `ring/<1>`.\n");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub(super) struct Report {
     pub(super) propagation: Option<Propagation>,
     pub(super) own_clock: Option<OwnClock>,
     pub(super) keyring: Vec<ClusterKey>,
+    pub(super) requires_sealed: Option<bool>,
     pub(super) unopenable: u64,
 }
 

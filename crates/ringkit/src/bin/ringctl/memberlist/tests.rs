@@ -56,6 +56,27 @@ fn the_status_tells_what_is_amiss_and_leaves_out_what_is_not() {
 }
 
 #[test]
+fn the_status_tells_whether_clear_gossip_is_accepted() {
+    let transport = |requires_sealed: Value| {
+        let mut page = page();
+        page["Ringkit"]["requires_sealed"] = requires_sealed;
+        let text = in_words(&Report::of("here", &page).unwrap());
+        text.lines().find(|line| line.starts_with("transport")).unwrap().to_owned()
+    };
+    for strict in [Value::Null, true.into()] {
+        assert_eq!(transport(strict), "transport    udp, sealed with key 3f");
+    }
+    let lenient = transport(false.into());
+    assert_eq!(lenient, "transport    udp, sealed with key 3f; what is not sealed is still accepted");
+}
+
+#[test]
+fn healing_tells_what_the_process_says() {
+    assert_eq!(outcome(&serde_json::json!({"message": "Healed", "rewritten": 1})), "Healed");
+    assert!(outcome(&serde_json::json!({})).contains("does not say"));
+}
+
+#[test]
 fn members_are_listed_with_what_is_known_of_them() {
     let text = members_table(&Report::of("here", &page()).unwrap());
     let lines: Vec<&str> = text.lines().collect();

@@ -1,8 +1,11 @@
-//! Tables whose rows become cards where they are too wide, and which a script makes sortable.
+//! Tables of what there is to know: facts with a label each, and rows that become cards where they are too wide.
 
 use std::fmt::{Display, Write as _};
 
-use crate::pages::Escaped;
+use super::Escaped;
+
+/// What both look like.
+pub(super) const STYLE: &str = include_str!("cards.css");
 
 /// A heading and the class of its cells. Headings are ours: they are written as they are.
 pub(super) type Column = (&'static str, &'static str);
@@ -75,6 +78,12 @@ pub(super) fn table<const N: usize>(
         body.push_str("</tr>\n");
     }
     body.push_str("</tbody>\n</table></div>\n");
+}
+
+/// A row of a table with the class `facts`. The label is ours: it is written as it is.
+pub(super) fn fact(body: &mut String, label: &str, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(body, "<tr><th scope=\"row\">{label}</th><td>{}</td></tr>", Escaped(text));
 }
 
 /// The attribute for those of two classes that are not empty.

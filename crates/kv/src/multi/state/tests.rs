@@ -1,0 +1,117 @@
+use super::*;
+use crate::multi::control::Freshness;
+use crate::multi::laws::{Timed, entry};
+
+const FIRST: Landing = Landing { place: Place::First, whole: true };
+const SECOND: Landing = Landing { place: Place::Second, whole: true };
+
+fn context() -> Context {
+    let mode = Mode {
+        primary: Place::First,
+        mirror: true,
+        union: true,
+        secondary_counts: true,
+        stands_in: false,
+        epoch: 1,
+    };
+    Context {
+        mode,
+        codec: &Timed,
+        now: 1000,
+        freshness: Freshness::default(),
+        removals_are_meant: Both::default(),
+    }
+}
+
+fn stored(version: u64, entries: &[(EntryId, EntryBytes)]) -> Stored {
+    Stored { version, entries: Arc::new(entries.iter().cloned().collect()) }
+}
+
+fn upsert(entry: &(EntryId, EntryBytes)) -> Change {
+    Change::upsert(entry.0.clone(), entry.1.bytes.clone())
+}
+
+/// Both stores hold this as their version 1.
+fn both_hold(entries: &[(EntryId, EntryBytes)]) -> State {
+    let mut state = State::default();
+    for place in Place::BOTH {
+        state.learn(&context(), place, Some(stored(1, entries)), How::Watch);
+    }
+    state
+}
+
+/// Something is written, and lands.
+fn write(state: &mut State, change: &Change, answer: Stored, landing: Landing) {
+    let begun = state.begin(&context(), change, Precondition::None).unwrap();
+    state.commit(&context(), &begun, change, answer, landing, &|_| true);
+}
+
+fn ids(state: &State, place: Place) -> Vec<EntryId> {
+    state.batch(place, usize::MAX).map(|batch| batch.items.into_keys().collect()).unwrap_or_default()
+}
+
+/// What was under way to the primary while its writer removed it there, and came there last.
+#[test]
+fn what_lands_after_its_removal_goes_again() {
+    let written = entry("a", 990, "x");
+    for is_told_first in [true, false] {
+        let mut state = both_hold(&[]);
+        write(&mut state, &upsert(&written), stored(2, std::slice::from_ref(&written)), SECOND);
+        assert_eq!(ids(&state, Place::First), ["a"], "it goes to the primary, too");
+        let batch = state.batch(Place::First, usize::MAX).unwrap();
+        let lands = |state: &mut State| {
+            let answer = Some((upsert(&written), stored(2, std::slice::from_ref(&written))));
+            state.told(&context(), &batch, answer, FIRST);
+        };
+        // Of what was not there, the removal leaves the version as it is.
+        let is_removed = |state: &mut State| write(state, &Change::remove("a"), stored(1, &[]), FIRST);
+        if is_told_first {
+            lands(&mut state);
+            is_removed(&mut state);
+        } else {
+            is_removed(&mut state);
+            assert!(ids(&state, Place::First).is_empty(), "nothing is known to go");
+            lands(&mut state);
+        }
+        let batch = state.batch(Place::First, usize::MAX).unwrap();
+        assert_eq!(batch.items["a"].op, Op::Remove { timestamp: 990 }, "{is_told_first}");
+        state.adopt(&context());
+        let shown = state.publish(&context(), || 1).unwrap().unwrap();
+        assert!(shown.entries.is_empty(), "{is_told_first}");
+    }
+}
+
+#[test]
+fn what_was_read_as_absent_does_not_hide_what_came_meanwhile() {
+    let mut state = State::default();
+    let how = state.begin_read(Place::First);
+    let held = stored(5, &[entry("a", 990, "x")]);
+    state.learn(&context(), Place::First, Some(held.clone()), How::Watch);
+    state.learn(&context(), Place::First, None, how);
+    assert_eq!(state.snapshot(Place::First), Some(Some(held.clone())));
+    // Nor does a write that found nothing to do.
+    write(&mut state, &Change::remove("b"), Stored::absent(), FIRST);
+    assert_eq!(state.snapshot(Place::First), Some(Some(held)));
+    // What is read afterwards counts.
+    let how = state.begin_read(Place::First);
+    state.learn(&context(), Place::First, None, how);
+    assert_eq!(state.snapshot(Place::First), Some(None));
+}
+
+#[test]
+fn what_is_written_after_a_key_was_deleted_stays_although_the_store_hears_of_that_later() {
+    let value = |says: &'static str| (EntryId::from("value"), EntryBytes::new(says.into()));
+    let mut state = both_hold(&[value("old")]);
+    let begun = state.begin(&context(), &Change::default(), Precondition::None).unwrap();
+    state.commit_deletion(&context(), &begun, Place::Second);
+    state.adopt(&context());
+    assert_eq!(state.publish(&context(), || 1), Some(None), "the primary does not count with what goes");
+    let new = value("new");
+    let held = stored(2, std::slice::from_ref(&new));
+    write(&mut state, &upsert(&new), held.clone(), FIRST);
+    let shown = state.publish(&context(), || 2).unwrap().unwrap();
+    assert_eq!(shown.entries["value"].bytes, "new");
+    let batch = state.batch(Place::First, usize::MAX).unwrap();
+    let plan = state.plan(&context(), &batch, Some(&held));
+    assert!(batch.deletion.is_some() && !plan.deletes && plan.change.is_empty(), "{plan:?}");
+}
