@@ -3,14 +3,18 @@
 //! The two take turns, and `Done` ends a turn. Whoever opened the stream asks with the digests of its keys. Then:
 //!
 //! 1. the other one tells its members, if the two know different ones, and the digests of the parts of the keys that differ;
-//! 2. the opener tells its members too, and what is in the parts that differ;
-//! 3. the other one sends the registers that differ or that the opener lacks, and asks for those it lacks itself;
+//! 2. the opener tells its members too, what is in the parts that differ, and which heartbeats it has;
+//! 3. the other one sends the registers that differ or that the opener lacks, and later heartbeats, and asks for those it lacks
+//!    itself;
 //! 4. the opener sends those, and those of which it has a later version than it was sent;
 //! 5. the other one says how much moved.
 //!
 //! Keys come in order, and so do the parts of a key and the registers of a part, by their [marks](crate::store::Mark): nothing
 //! is told or asked for twice. A part may take several frames. Each stands for what is behind the one before it, up to its last
 //! register, and the last one for the rest of the part, too.
+//!
+//! Heartbeats are written all the time, so digests do not tell them apart, and they do not count as moved. Where datagrams get
+//! through, those bring them; where they do not, sessions have to.
 //!
 //! What is [remembered to be removed](Store::removal) is not asked for: its tombstone is sent instead. Who joins is sent all of
 //! those, so that it remembers them as well.
@@ -22,12 +26,13 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use smol_str::SmolStr;
 
 use self::outbox::{Outbox, Task, put_fetches};
-use crate::register::EntryId;
+use crate::register::{EntryId, Version};
 use crate::store::{BUCKETS, HEARTBEAT_FACET, Mark, Slot, Store, bucket_of, mark_of};
 use crate::time::Now;
 use crate::wire::{Frame, MemberEntry, Record, RecordList};
@@ -84,6 +89,13 @@ pub(crate) fn age_ms(now: Now, key: &str, entry: &EntryId, slot: &Slot) -> Optio
     carries_age(key, entry).then(|| u64::try_from(slot.age(now).as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Whether all that a register does is to take the place of an older heartbeat.
+fn only_beats(store: &Store, record: &Record<'_>) -> bool {
+    record.facet == HEARTBEAT_FACET
+        && record.body.is_some()
+        && store.get(record.key, &record.entry()).is_some_and(|slot| !slot.register().is_tombstone())
+}
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -128,6 +140,8 @@ pub(crate) struct Session {
     /// The last key whose parts were offered to us.
     offered: Option<SmolStr>,
     told: Option<Told>,
+    /// The last heartbeat that was told to us: its key, and the hash of its entry's id.
+    last_beat: Option<(SmolStr, u64)>,
     moved_here: u64,
     moved: u64,
     /// Of what was refused: by whom it was whose clock is ahead of ours, and how much there was no room for.
@@ -148,6 +162,7 @@ impl Session {
             told_members: false,
             offered: None,
             told: None,
+            last_beat: None,
             moved_here: 0,
             moved: 0,
             ahead: BTreeSet::new(),
@@ -263,11 +278,15 @@ impl Session {
                 self.tell_members(host, out);
             }
             (Turn::Offer, Frame::Buckets { key, buckets }) => self.list(host, key, &buckets)?,
-            (Turn::Offer, Frame::Done { .. }) => self.end_turn(Turn::Answers),
+            (Turn::Offer, Frame::Done { .. }) => {
+                self.outbox.tell_beats(host.store());
+                self.end_turn(Turn::Answers);
+            }
             (Turn::Contents, Frame::Members(members)) => host.take_members(members),
             (Turn::Contents, Frame::Entries { key, bucket, entries }) => {
                 self.answer(host, key, bucket, entries)?;
             }
+            (Turn::Contents, Frame::Beats { key, beats }) => self.answer_beats(host, key, &beats)?,
             (Turn::Contents, Frame::Done { .. }) => {
                 self.answer_rest(host)?;
                 if self.joins {
@@ -412,6 +431,37 @@ impl Session {
         self.outbox.ask(key, lacking)
     }
 
+    /// The other one has these heartbeats of a key. Those that only one of us has are found by digests.
+    fn answer_beats(
+        &mut self,
+        host: &impl Host,
+        key: SmolStr,
+        beats: &[(u64, Version)],
+    ) -> Result<(), Refusal> {
+        let (Some((first, _)), Some((last, _))) = (beats.first(), beats.last()) else { return Ok(()) };
+        if self.last_beat.as_ref().is_some_and(|(told, id_hash)| (told, id_hash) >= (&key, first)) {
+            return Err("repeated");
+        }
+        let store = host.store();
+        let (mut later, mut lacking) = (Vec::new(), Vec::new());
+        for (id_hash, theirs) in beats {
+            let Some(entry) = store.find(&key, *id_hash, HEARTBEAT_FACET) else { continue };
+            let Some(ours) = store.get(&key, entry).map(Slot::register) else { continue };
+            if ours.is_tombstone() {
+                continue;
+            }
+            match ours.version.cmp(theirs) {
+                Ordering::Greater => later.push(entry.clone()),
+                Ordering::Less => lacking.push(entry.clone()),
+                Ordering::Equal => (),
+            }
+        }
+        self.outbox.send(store, &key, later)?;
+        self.outbox.ask(&key, lacking)?;
+        self.last_beat = Some((key, *last));
+        Ok(())
+    }
+
     fn send_removals(&mut self, host: &impl Host) -> Result<(), Refusal> {
         let store = host.store();
         let mut by_key: BTreeMap<&SmolStr, Vec<EntryId>> = BTreeMap::new();
@@ -427,8 +477,9 @@ impl Session {
     fn take(&mut self, host: &mut impl Host, records: &RecordList) -> Result<(), Refusal> {
         for record in records {
             let record = record.map_err(|_| "bad_record")?;
+            let beats = only_beats(host.store(), &record);
             match host.take(&record) {
-                Taken::Changed => self.moved_here += 1,
+                Taken::Changed => self.moved_here += u64::from(!beats),
                 // The other one does not know what we have; it waits for our registers only if it did not open the stream.
                 Taken::Older if self.turn == Turn::Answers => {
                     self.outbox.send(host.store(), &SmolStr::new(record.key), vec![record.entry()])?;

@@ -139,7 +139,8 @@ impl Change {
 pub enum Precondition {
     /// Whatever the key holds.
     None,
-    /// Only if the key is at this version; `None` = only if the key is absent.
+    /// Only if the key is at this version; `None` = only if the key is absent. A store that knows when each entry moved may also
+    /// apply a change if the key moved since, but nothing that the change names did.
     Version(Option<u64>),
 }
 

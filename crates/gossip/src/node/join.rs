@@ -30,7 +30,7 @@ const OWN_AGAIN: Duration = Duration::from_secs(60);
 const LOST_AFTER: Duration = Duration::from_secs(60);
 
 /// What came of comparing all there is with a member.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Compared {
     pub(super) with: NodeId,
     /// Whether it had joined itself.

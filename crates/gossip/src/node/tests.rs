@@ -2,6 +2,7 @@
 
 mod absence;
 mod clocks;
+mod deaf;
 mod joining;
 mod leave;
 mod probes;

@@ -7,8 +7,8 @@ use smol_str::SmolStr;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{ITEM_BYTES, LIST_BYTES, PIECE_BYTES, Refusal, age_ms};
-use crate::register::EntryId;
-use crate::store::{Mark, Store, mark_of};
+use crate::register::{EntryId, Version};
+use crate::store::{HEARTBEAT_FACET, Mark, Store, id_hash, mark_of};
 use crate::time::Now;
 use crate::wire::{Frame, Record, RecordsWriter};
 
@@ -21,6 +21,11 @@ pub(super) const MAX_TASKS: usize = 1 << 16;
 /// How many pieces of the other one may come: more than a session has bytes for.
 const MAX_PIECES: u32 = 1024;
 
+/// How many heartbeats are told of in a session, and in one frame of it; and what each of them takes, at most.
+const MAX_BEATS: usize = 1 << 16;
+const BEATS_PER_FRAME: usize = 1 << 14;
+const BEAT_BYTES: usize = 21;
+
 /// Something to be said.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -28,6 +33,8 @@ pub(super) enum Task {
     Offer(VecDeque<SmolStr>),
     /// What is in these parts of a key; in the first of them, what is behind `after`.
     List { key: SmolStr, parts: VecDeque<u8>, after: Option<Mark> },
+    /// That there are these heartbeats, by keys.
+    Beats(VecDeque<(SmolStr, Vec<(u64, Version)>)>),
     /// These registers.
     Send { key: SmolStr, entries: vec::IntoIter<EntryId> },
     /// That these are to be sent.
@@ -97,6 +104,24 @@ impl Outbox {
     /// Makes sure that one more task may wait.
     fn make_room(&self) -> Result<(), Refusal> {
         if self.tasks.len() < MAX_TASKS { Ok(()) } else { Err("too_fast") }
+    }
+
+    /// Has the heartbeats that there are told: of very many, those of the first keys.
+    pub(super) fn tell_beats(&mut self, store: &Store) {
+        let (mut told, mut room) = (VecDeque::new(), MAX_BEATS);
+        for key in store.keys() {
+            let beats = store.live(key).filter(|(entry, _)| entry.facet == HEARTBEAT_FACET);
+            let beats = beats.map(|(entry, slot)| (id_hash(&entry.id), slot.register().version));
+            let mut beats: Vec<(u64, Version)> = beats.take(room).collect();
+            room -= beats.len();
+            beats.sort_unstable_by_key(|(id_hash, _)| *id_hash);
+            // Which of two is meant nobody can tell.
+            beats.dedup_by_key(|(id_hash, _)| *id_hash);
+            told.extend(beats.chunks(BEATS_PER_FRAME).map(|some| (SmolStr::new(key), some.to_vec())));
+        }
+        if !told.is_empty() {
+            self.push(Task::Beats(told));
+        }
     }
 
     /// Something that there is once in a turn.
@@ -213,6 +238,11 @@ impl Outbox {
                 }
                 self.count(bytes + key.len() + ITEM_BYTES)?;
                 out.push(Frame::Entries { key: key.clone(), bucket: part, entries });
+            }
+            Task::Beats(told) => {
+                let Some((key, beats)) = told.pop_front() else { return Ok(false) };
+                self.count(key.len() + ITEM_BYTES + beats.len() * BEAT_BYTES)?;
+                out.push(Frame::Beats { key, beats });
             }
             Task::Send { key, entries } => {
                 let Some(entry) = entries.next() else { return Ok(false) };

@@ -378,6 +378,62 @@ fn who_asks_whether_its_pieces_came_has_to_read_the_answers() {
     assert_eq!(pings.count(), 1024);
 }
 
+fn beat(number: usize) -> EntryId {
+    EntryId::new(format!("e{number}"), HEARTBEAT_FACET)
+}
+
+#[test]
+fn of_heartbeats_both_have_the_later_one_afterwards_and_nothing_has_moved() {
+    let mut hosts = [Fake::new(), Fake::new()];
+    for number in 0..99 {
+        // By turns one, the other and none has a later one.
+        let [one, other] = [[10, 20], [20, 10], [10, 10]][number % 3];
+        for (host, ago_ms) in hosts.iter_mut().zip([one, other]) {
+            host.put(&beat(number), &register(ago_ms, 1, Some(b"beats")));
+        }
+    }
+    assert_eq!(hosts[0].store.root(), hosts[1].store.root());
+    let said = talk(&mut hosts, false);
+    assert_eq!(said.each_ref().map(|frames| num_records(frames)), [33, 33]);
+    let moved = said.iter().flatten().any(|frame| matches!(frame, Frame::Done { moved } if *moved > 0));
+    assert!(!moved, "another session would follow");
+    let latest = register(10, 1, Some(b"beats"));
+    for host in &hosts {
+        let held = |number| host.store.get(KEY, &beat(number)).map(|slot| slot.register().clone());
+        assert!((0..99).all(|number| held(number) == Some(latest.clone())));
+    }
+    assert_eq!(talk(&mut hosts, false).map(|frames| num_records(&frames)), [0, 0]);
+
+    // The first one moves.
+    hosts[0].put(&beat(100), &latest);
+    let said = talk(&mut hosts, false);
+    assert!(said[1].contains(&Frame::Done { moved: 1 }) || said[0].contains(&Frame::Done { moved: 1 }));
+}
+
+#[test]
+fn nobody_is_told_of_a_heartbeat_twice() {
+    let mut host = Fake::new();
+    for number in 0..3 {
+        host.put(&beat(number), &register(10, 1, Some(b"beats")));
+    }
+    let mut hashes: Vec<u64> = (0..3).map(|number| crate::store::id_hash(&format!("e{number}"))).collect();
+    hashes.sort_unstable();
+    let beats = |key: &str, of: &[u64]| {
+        let beats = of.iter().map(|id_hash| (*id_hash, Version::default())).collect();
+        Frame::Beats { key: SmolStr::new(key), beats }
+    };
+    let mut told = |frames: [Frame; 2]| {
+        let mut session = Session::accept(MAX_BYTES);
+        say(&mut session, &mut host, request()).unwrap();
+        frames.into_iter().try_for_each(|frame| say(&mut session, &mut host, frame).map(drop))
+    };
+    assert_eq!(told([beats(KEY, &hashes[..2]), beats(KEY, &hashes[2..])]), Ok(()));
+    assert_eq!(told([beats(KEY, &hashes[1..]), beats("l", &hashes)]), Ok(()));
+    assert_eq!(told([beats(KEY, &hashes[..2]), beats(KEY, &hashes[1..])]), Err("repeated"));
+    assert_eq!(told([beats("l", &[]), beats(KEY, &hashes)]), Ok(()));
+    assert_eq!(told([beats("l", &[1]), beats(KEY, &hashes)]), Err("repeated"));
+}
+
 #[test]
 fn members_are_told_once() {
     let mut host = Fake::new();

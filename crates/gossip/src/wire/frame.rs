@@ -32,6 +32,8 @@ const FETCH: u8 = 9;
 const GONE: u8 = 10;
 const DONE: u8 = 11;
 const ERROR: u8 = 12;
+// 13 is a packed one.
+const BEATS: u8 = 14;
 
 /// One thing said on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,13 @@ pub enum Frame {
         key: SmolStr,
         /// Registers and the versions that are refused.
         entries: Vec<(EntryId, Version)>,
+    },
+    /// The heartbeats of a key that the sender has, of which digests tell nothing.
+    Beats {
+        /// The key.
+        key: SmolStr,
+        /// The hashes of the ids of their entries, ascending, and their versions.
+        beats: Vec<(u64, Version)>,
     },
     /// That was all.
     Done {
@@ -239,6 +248,18 @@ impl Frame {
                     Ok(())
                 })
             }
+            Self::Beats { key, beats } => {
+                if !beats.is_sorted_by(|one, next| one.0 < next.0) {
+                    return Err(Fault::Order);
+                }
+                out.push(BEATS);
+                put_bytes(out, key.as_bytes(), MAX_KEY_BYTES)?;
+                put_items(out, beats, |out, (id_hash, version)| {
+                    put_u64(out, *id_hash);
+                    put_version(out, *version);
+                    Ok(())
+                })
+            }
             Self::Done { moved } => {
                 out.push(DONE);
                 put_u64(out, *moved);
@@ -316,6 +337,7 @@ impl Frame {
                 key: cursor.text(MAX_KEY_BYTES)?.into(),
                 entries: read_items(&mut cursor, |cursor| Ok((read_entry(cursor)?, cursor.version()?)))?,
             },
+            BEATS => Self::Beats { key: cursor.text(MAX_KEY_BYTES)?.into(), beats: read_beats(&mut cursor)? },
             DONE => Self::Done { moved: cursor.u64()? },
             ERROR => Self::Error { code: cursor.u8()?, text: cursor.text(MAX_TEXT_BYTES)?.into() },
             other => return Err(start.error(Fault::Type(other))),
@@ -367,6 +389,20 @@ fn read_buckets(cursor: &mut Cursor<'_>) -> Result<Vec<(u8, u64)>, WireError> {
         }
         last = Some(bucket);
         Ok((bucket, hash))
+    })
+}
+
+fn read_beats(cursor: &mut Cursor<'_>) -> Result<Vec<(u64, Version)>, WireError> {
+    let mut last: Option<u64> = None;
+    read_items(cursor, |cursor| {
+        let start = *cursor;
+        let (id_hash, version) = (cursor.u64()?, cursor.version()?);
+        // So that nothing is told twice.
+        if last.is_some_and(|last| last >= id_hash) {
+            return Err(start.error(Fault::Order));
+        }
+        last = Some(id_hash);
+        Ok((id_hash, version))
     })
 }
 

@@ -273,6 +273,8 @@ fn frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(key, entries)| Frame::Fetch { key, entries }),
         (key(), prop::collection::vec((entry(), version()), 0..8))
             .prop_map(|(key, entries)| Frame::Gone { key, entries }),
+        (key(), prop::collection::btree_map(any::<u64>(), version(), 0..8))
+            .prop_map(|(key, beats)| Frame::Beats { key, beats: beats.into_iter().collect() }),
         any::<u64>().prop_map(|moved| Frame::Done { moved }),
         (any::<u8>(), text()).prop_map(|(code, text)| Frame::Error { code, text }),
     ]

@@ -219,7 +219,7 @@ impl State {
         let before = shown.value.borrow().clone();
         let known = before.as_ref().map(|stored| Arc::clone(&stored.entries)).unwrap_or_default();
         let mut changed: Option<Entries<EntryBytes>> = None;
-        let mut moved = Vec::new();
+        let (mut moved, mut removed) = (Vec::new(), false);
         let mut last = None;
         for id in ids {
             // The parts of an entry follow each other.
@@ -239,14 +239,14 @@ impl State {
                 Look::Unknown if self.holds => (),
                 Look::Removed | Look::Unknown if known.contains_key(id) => {
                     changed.get_or_insert_with(|| Entries::clone(&known)).remove(id);
-                    moved.push(id);
+                    removed = true;
                 }
                 Look::Removed | Look::Unknown => (),
             }
         }
         let is_held = self.holds && before.is_some();
         let after = match (is_present(registers, key) || is_held, changed) {
-            (true, None) if before.is_some() && moved.is_empty() => return,
+            (true, None) if before.is_some() && moved.is_empty() && !removed => return,
             (true, entries) => {
                 self.version += 1;
                 Some(Stored { version: self.version, entries: entries.map_or(known, Arc::new) })
@@ -255,12 +255,12 @@ impl State {
             (false, _) => None,
         };
         let is_gone = after.is_none();
-        if let Some(stored) = &after {
-            if before.is_none() {
+        if !is_gone {
+            // Whoever saw an entry that is gone may have counted on it, whatever is to be changed.
+            if before.is_none() || removed {
                 shown.moves.begin(self.version);
             }
             shown.moves.note(moved, self.version);
-            shown.moves.prune(&stored.entries);
         }
         shown.value.send_replace(after);
         if is_gone && shown.value.is_closed() {

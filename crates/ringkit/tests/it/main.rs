@@ -13,6 +13,7 @@ mod gossip;
 mod http;
 mod loading;
 mod migration;
+mod monitoring;
 mod namespaces;
 mod pages;
 mod prometheus;

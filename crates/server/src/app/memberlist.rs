@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ringkit_config::{Config, KvStore, RingName};
+use ringkit_config::{AutoDuration, Config, KvStore, RingName};
 use ringkit_kv::Stores;
 use ringkit_kv::memberlist::MemberlistOptions;
 use ringkit_runtime::{CancellationToken, Cause, Clock, Meter, Module, Service};
@@ -44,9 +44,17 @@ pub(super) fn configure(stores: &Stores, config: &Config, meter: &Meter, clock: 
         build: env!("CARGO_PKG_VERSION").to_owned(),
         meter: meter.clone(),
         clock: clock.clone(),
-        proceed_after: None,
+        proceed_after: proceed_after(config),
     });
     Owner::App
+}
+
+/// After what time this process goes on without having found its cluster: whoever gives `join_after` means it.
+fn proceed_after(config: &Config) -> Option<Duration> {
+    match config.ingester.lifecycler.join_after {
+        AutoDuration::After(delay) if !delay.is_zero() => Some(delay),
+        AutoDuration::Auto | AutoDuration::After(_) => None,
+    }
 }
 
 /// The zone that this process is in, by the first of its rings that says so; empty = none.

@@ -10,6 +10,7 @@ fn frames_that_no_reader_would_take_are_not_written() {
     let too_long = |len: usize, max| Fault::TooLong { len: len as u64, max };
     let many = |num, id: &str| fetch(vec![EntryId::new(id, 0); num]);
     let buckets = Frame::Buckets { key: key.clone(), buckets: vec![(1, 0), (1, 0)] };
+    let beats = Frame::Beats { key: key.clone(), beats: vec![(1, Version::default()); 2] };
     for (frame, fault) in [
         (fetch(vec![EntryId::new("id", MAX_FACETS)]), Fault::Facet(MAX_FACETS)),
         (many(1, &long[..MAX_ID_BYTES + 1]), too_long(MAX_ID_BYTES + 1, MAX_ID_BYTES)),
@@ -17,6 +18,7 @@ fn frames_that_no_reader_would_take_are_not_written() {
         (many(MAX_FRAME_ITEMS, "0123456789abcdef"), too_long(5 + MAX_FRAME_ITEMS * 18, MAX_FRAME_BYTES)),
         (Frame::Fetch { key: long, entries: Vec::new() }, too_long(MAX_KEY_BYTES + 1, MAX_KEY_BYTES)),
         (buckets, Fault::Order),
+        (beats, Fault::Order),
     ] {
         assert_eq!(frame.encode(), Err(fault));
     }
@@ -35,6 +37,9 @@ fn frames_that_are_none_say_why() {
     let bucket = |number: u8| [&[number][..], &[0; 8]].concat();
     let buckets = [vec![5, 0], bucket(3), bucket(3)].concat();
     assert_fault(decode(&buckets), 15, Fault::Order);
+    let beat = [&[7_u8][..], &[0; 16]].concat();
+    let beats = [vec![14, 0], beat.clone(), beat].concat();
+    assert_fault(decode(&beats), 23, Fault::Order);
     let node = [&[3_u8][..], &[0; 24], &[9]].concat();
     assert_fault(decode(&node), 13, Fault::Address(9));
     let too_many = [&[9_u8, 0][..], &vec![0; 2 * MAX_FRAME_ITEMS + 2][..]].concat();

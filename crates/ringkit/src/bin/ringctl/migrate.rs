@@ -262,7 +262,7 @@ fn status(args: &Parsed) -> Result<u8, Failure> {
 fn amiss(cluster: &Cluster) -> Vec<Reason> {
     let mut reasons = check::hashes(cluster);
     reasons.extend(check::primaries(cluster));
-    reasons.extend(check::outages(cluster));
+    reasons.extend(check::outages(cluster, false));
     reasons.extend(check::gossip(cluster));
     reasons.extend(check::waiting(cluster));
     if !cluster.mirrors_nothing() {
@@ -286,10 +286,11 @@ fn plan(args: &Parsed) -> Result<u8, Failure> {
     let to = target(&options)?;
     let plan = block_on(async { Ok(look(&options, to).await) })?;
     if args.has("json") {
-        let step = |(name, what, change): &(&str, &str, Change)| {
-            json!({ "step": name, "what": what, "change": change, "yaml": change.yaml() })
-        };
-        let steps: Vec<_> = plan.steps.iter().map(step).collect();
+        let steps = plan.steps.iter().map(|(name, what, change)| {
+            let yaml = change.yaml();
+            json!({ "step": name, "what": what, "change": change, "yaml": yaml })
+        });
+        let steps: Vec<_> = steps.collect();
         let mut json = show::json(&plan.cluster, &plan.reasons);
         if let Some(fields) = json.as_object_mut() {
             fields.insert("notes".to_owned(), json!(plan.notes));
@@ -310,8 +311,7 @@ async fn look(options: &Options, to: KvStore) -> Plan {
         None => None,
     };
     let cluster = options.targets.discover().await;
-    let mut reasons =
-        if cluster.processes.is_empty() { Vec::new() } else { against_start(&cluster, to) };
+    let mut reasons = if cluster.processes.is_empty() { Vec::new() } else { against_start(&cluster, to) };
     let said = match &files {
         Some(Ok(files)) => {
             reasons.extend(check::file(&cluster, &files.name(), &files.sha256));

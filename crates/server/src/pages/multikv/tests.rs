@@ -55,6 +55,7 @@ async fn world() -> World {
         zone: String::new(),
         build: String::new(),
         meter: meter.clone(),
+        proceed_after: None,
         clock: clock.clone(),
     });
     let runtime = watch::Sender::new(MultiRuntime::default());

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::cluster::Cluster;
-use super::page::{Gossip, Process, Store};
+use super::page::{Child, Gossip, Process, Store};
 
 /// Why a step is refused, or not done yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -192,11 +192,12 @@ fn odd_ones(cluster: &Cluster, what: &str, of: impl Fn(&Store) -> String) -> Vec
     reasons
 }
 
-/// Which stores do not answer whom.
-pub(super) fn outages(cluster: &Cluster) -> Vec<Reason> {
+/// Which stores do not answer whom; also those to which nothing is mirrored, if they are about to be needed.
+pub(super) fn outages(cluster: &Cluster, needs_all: bool) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for (process, store) in cluster.stores() {
-        for child in store.stores.iter().filter(|child| !child.up) {
+        let is_needed = |child: &Child| needs_all || store.mirror || child.name == store.primary;
+        for child in store.stores.iter().filter(|child| !child.up && is_needed(child)) {
             let lasts = child.down_secs.map(|down| format!(" for {down} s")).unwrap_or_default();
             let cause = child.cause.as_deref().unwrap_or("no reason is known");
             let why = format!("{} has not answered{lasts}: {cause}", child.name);

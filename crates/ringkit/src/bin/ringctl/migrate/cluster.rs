@@ -214,15 +214,21 @@ fn name(processes: &mut [Process]) {
     processes.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
-/// Asks the process at `url` who it is and what it sees.
-async fn ask(url: &str) -> Result<Process, String> {
+/// Asks the process at `url` how its stores stand.
+async fn ask_page(url: &str) -> Result<(Page, Value), String> {
     let raw = match get(url, "/multikv").await {
         Ok(raw) => raw,
         Err(Unanswered::Missing) => return Err("it has no page /multikv, and so cannot migrate".to_owned()),
         Err(Unanswered::Other(problem)) => return Err(problem),
     };
-    let page =
-        Page::deserialize(&raw).map_err(|cause| format!("its page /multikv cannot be read: {cause}"))?;
+    let page = Page::deserialize(&raw);
+    let page = page.map_err(|cause| format!("its page /multikv cannot be read: {cause}"))?;
+    Ok((page, raw))
+}
+
+/// Asks the process at `url` who it is and what it sees.
+async fn ask(url: &str) -> Result<Process, String> {
+    let (page, raw) = ask_page(url).await?;
     let views = join_all(RINGS.map(|ring| async move { (ring, view(url, ring).await) }));
     let (gossip, views) = tokio::join!(gossip(url), views);
     let mut process = Process { url: url.to_owned(), page, raw, gossip: gossip?, ..Process::default() };
@@ -285,11 +291,25 @@ pub(super) async fn get(url: &str, path: &str) -> Result<Value, Unanswered> {
 }
 
 impl Cluster {
-    /// Asks the same processes again. Who does not answer any more is silent.
+    /// Asks the same processes again, all that there is. Who does not answer any more is silent.
     pub(super) async fn again(&self) -> Self {
-        let asked = self.processes.iter().map(|process| async move { (process, ask(&process.url).await) });
+        let asked = self.processes.iter().map(|known| ask(&known.url));
+        self.with(join_all(asked).await)
+    }
+
+    /// The same, and only how their stores stand: what they see beside is as it was.
+    pub(super) async fn stores_again(&self) -> Self {
+        let asked = self.processes.iter().map(|known| async move {
+            let (page, raw) = ask_page(&known.url).await?;
+            Ok::<_, String>(Process { page, raw, ..known.clone() })
+        });
+        self.with(join_all(asked).await)
+    }
+
+    /// The same processes, as they answered.
+    fn with(&self, answers: Vec<Result<Process, String>>) -> Self {
         let mut cluster = Self { processes: Vec::new(), silent: self.silent.clone() };
-        for (known, answer) in join_all(asked).await {
+        for (known, answer) in self.processes.iter().zip(answers) {
             match answer {
                 Ok(process) => cluster.processes.push(Process { name: known.name.clone(), ..process }),
                 Err(problem) => {

@@ -162,10 +162,7 @@ fn append(lines: &[&str], change: &Change) -> Vec<String> {
 }
 
 /// Changes a block that has a line for each key, whose lines are the first of `lines`. Returns them and what follows.
-fn edit_block<'a, 'b>(
-    lines: &'a [&'b str],
-    change: &Change,
-) -> Result<(Vec<String>, &'a [&'b str]), String> {
+fn edit_block<'a, 'b>(lines: &'a [&'b str], change: &Change) -> Result<(Vec<String>, &'a [&'b str]), String> {
     // Comments at the margin behind the last key belong to what follows.
     let ends = lines.iter().position(|line| !is_inside(line) && !is_blank(line) && !is_comment(line));
     let outer = ends.unwrap_or(lines.len());

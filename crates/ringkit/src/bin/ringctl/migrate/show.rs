@@ -69,8 +69,8 @@ pub(super) fn processes(cluster: &Cluster) -> String {
     }
     match &hashes[..] {
         [] => (),
-        [(hash, names)] => {
-            let _ = writeln!(text, "runtime configuration {hash} in all {} processes", names.len());
+        [(hash, _)] => {
+            let _ = writeln!(text, "runtime configuration {hash} everywhere");
         }
         several => {
             for (hash, names) in several {
@@ -139,9 +139,8 @@ fn gate(store: &Store) -> String {
 
 /// The same for programs: each process with its page as it came.
 pub(super) fn json(cluster: &Cluster, reasons: &[Reason]) -> Value {
-    let process = |process: &Process| {
-        json!({ "name": process.name, "url": process.url, "multikv": process.raw })
-    };
+    let process =
+        |process: &Process| json!({ "name": process.name, "url": process.url, "multikv": process.raw });
     json!({
         "processes": cluster.processes.iter().map(process).collect::<Vec<_>>(),
         "silent": cluster.silent,

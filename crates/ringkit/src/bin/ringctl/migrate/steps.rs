@@ -163,7 +163,7 @@ impl Begun {
                 return Err(End::nothing_to_do(said).with(change, false));
             };
             let hash = before.write(change).await;
-            let refused = |problem| End::refused(vec![Reason::general(problem)]);
+            let refused = |problem: String| End::refused(vec![Reason::general(problem)]);
             goal.hash = Some(hash.map_err(refused)?);
             tell(options, &format!("wrote generation {} to {}", change.generation, before.name()));
             end = end.with(change, true);
@@ -195,7 +195,7 @@ async fn wait(
     let deadline = Instant::now() + options.timeout;
     let mut told = None;
     loop {
-        let now = cluster.again().await;
+        let now = cluster.stores_again().await;
         if now.generation() > generation {
             let why = format!(
                 "somebody else asked for generation {} while generation {generation} was waited for: look at \
@@ -241,7 +241,7 @@ pub(super) fn against_start(cluster: &Cluster, to: KvStore) -> Vec<Reason> {
     let mut reasons = check::configuration(cluster, to.as_str());
     reasons.extend(check::hashes(cluster));
     reasons.extend(check::primaries(cluster));
-    reasons.extend(check::outages(cluster));
+    reasons.extend(check::outages(cluster, true));
     reasons.extend(check::gossip(cluster));
     match one_primary(cluster) {
         Ok(primary) if primary == to => {

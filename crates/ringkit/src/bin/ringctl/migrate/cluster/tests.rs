@@ -19,8 +19,8 @@ pub(in crate::migrate) fn serve(
             }
             let request = String::from_utf8_lossy(&request);
             let path = request.split(' ').nth(1).unwrap_or_default();
-            let (status, body) =
-                page(path).map_or(("404 Not Found", "404 page not found".to_owned()), |body| ("200 OK", body));
+            let (status, body) = page(path)
+                .map_or(("404 Not Found", "404 page not found".to_owned()), |body| ("200 OK", body));
             let length = body.len();
             let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
             let _ = stream.write_all((head + &body).as_bytes()).await;
@@ -40,10 +40,11 @@ async fn ingester(
     serve(listener, move |path| match path {
         "/multikv" => Some(json!({ "instances": [{"name": id, "target": "ingester"}] }).to_string()),
         "/ingester/ring?tokens=false" => {
-            let shard = |(id, state, address): &(&str, &str, &str)| {
-                json!({ "id": id, "state": state, "address": address, "healthy": *state != "Unhealthy" })
-            };
-            Some(json!({ "shards": sees.iter().map(shard).collect::<Vec<_>>() }).to_string())
+            let shards = sees.iter().map(|(id, state, address)| {
+                let healthy = *state != "Unhealthy";
+                json!({ "id": id, "state": state, "address": address, "healthy": healthy })
+            });
+            Some(json!({ "shards": shards.collect::<Vec<_>>() }).to_string())
         }
         "/memberlist" => Some("This instance doesn't use memberlist.".to_owned()),
         _ => None,

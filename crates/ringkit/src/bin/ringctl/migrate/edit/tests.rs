@@ -42,10 +42,7 @@ fn the_block_alone_is_changed_and_all_else_stays_as_it_is() {
         "\"multi_kv_config\" :\n      \"primary\": consul\n      mirror_enabled:",
         "\"multi_kv_config\":\n      \"primary\": memberlist\n      mirror_enabled: true\n      generation: 8\n",
     );
-    becomes(
-        "multi_kv_config:\noverrides: {}\n",
-        &format!("{BLOCK_ALONE}overrides: {{}}\n"),
-    );
+    becomes("multi_kv_config:\noverrides: {}\n", &format!("{BLOCK_ALONE}overrides: {{}}\n"));
     becomes("multi_kv_config:\n  # nothing yet\n", &BLOCK_ALONE.replacen('\n', "\n  # nothing yet\n", 1));
 }
 
@@ -73,7 +70,8 @@ fn a_block_in_braces_gets_lines() {
 
 #[test]
 fn json_stays_json() {
-    let text = r#"{"overrides": {"t": {"ingestion_rate": 5}}, "multi_kv_config": {"generation": 1, "force": true}}"#;
+    let text =
+        r#"{"overrides": {"t": {"ingestion_rate": 5}}, "multi_kv_config": {"generation": 1, "force": true}}"#;
     let edited = edit(text, &change()).unwrap();
     let json: Value = serde_json::from_str(&edited).unwrap();
     let expected = serde_json::json!({
@@ -90,10 +88,16 @@ fn json_stays_json() {
 fn line_ends_stay_as_they_are() {
     becomes(
         "overrides: {}\r\nmulti_kv_config:\r\n  generation: 7\r\n",
-        &format!("overrides: {{}}\r\n{}", "multi_kv_config:\n  generation: 8\n  primary: memberlist\n  mirror_enabled: true\n".replace('\n', "\r\n")),
+        &format!(
+            "overrides: {{}}\r\n{}",
+            "multi_kv_config:\n  generation: 8\n  primary: memberlist\n  mirror_enabled: true\n"
+                .replace('\n', "\r\n")
+        ),
     );
-    becomes("\u{feff}multi_kv_config:\n  generation: 7\n  primary: consul\n  mirror_enabled: false\n",
-        "\u{feff}multi_kv_config:\n  generation: 8\n  primary: memberlist\n  mirror_enabled: true\n");
+    becomes(
+        "\u{feff}multi_kv_config:\n  generation: 7\n  primary: consul\n  mirror_enabled: false\n",
+        "\u{feff}multi_kv_config:\n  generation: 8\n  primary: memberlist\n  mirror_enabled: true\n",
+    );
 }
 
 #[test]

@@ -1,9 +1,9 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringkit_config::{Config, RuntimeConfig, RuntimeFile};
-use serde_json::json;
+use ringkit_config::{Config, MultiRuntimeConfig, RuntimeConfig, RuntimeFile};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -24,16 +24,15 @@ struct Odd {
     file: Option<PathBuf>,
     /// Why it does not switch.
     blocked: Option<String>,
-    /// It holds the first step back: the generation after which it does as it is told.
+    /// It does nothing of what a lower generation asks for.
     deaf_until: u64,
 }
 
-/// What it would read, and what that is told apart by.
-fn read(path: &Path) -> (ringkit_config::MultiRuntimeConfig, String) {
+/// What a file asks for, and its hash.
+fn read(path: &Path) -> (MultiRuntimeConfig, String) {
     let bytes = std::fs::read(path).unwrap();
     let file = RuntimeFile { name: "f", bytes: &bytes };
     let (config, _) = RuntimeConfig::new(&Config::default()).read(&[file]).unwrap();
-    // Any function of the contents would do, but the step compares with the real one.
     let hash = std::thread::scope(|scope| {
         let hashing = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -66,7 +65,8 @@ fn page(file: &Path, name: &str, odd: &Odd) -> String {
     let primary = if is_blocked { KvStore::Consul } else { wanted };
     let secondary = if primary == KvStore::Consul { KvStore::Etcd } else { KvStore::Consul };
     let mirror = hears && said.mirror_enabled == Some(true);
-    let reasons = json!(odd.blocked.iter().map(|why| ("missing", why)).collect::<std::collections::BTreeMap<_, _>>());
+    let reasons: BTreeMap<&str, &String> = odd.blocked.iter().map(|why| ("missing", why)).collect();
+    let blocked = if is_blocked { reasons.clone() } else { BTreeMap::new() };
     json!({
         "generation": said.generation, "config_hash": hash, "instances": [{"name": name, "target": "ingester"}],
         "runtime": {"primary": said.primary, "mirror_enabled": said.mirror_enabled, "force": said.force},
@@ -77,7 +77,7 @@ fn page(file: &Path, name: &str, odd: &Odd) -> String {
             "switch": {
                 "generation": if hears { said.generation } else { 0 },
                 "gate_open": odd.blocked.is_none(), "gate_reasons": reasons,
-                "wanted_primary": is_blocked.then_some(KvStore::Etcd), "blocked": if is_blocked { reasons.clone() } else { json!({}) },
+                "wanted_primary": is_blocked.then_some(KvStore::Etcd), "blocked": blocked,
             },
             "keys": [{"key": "ring", "compared": true, "stores": [{"entries": 1}, {"entries": 1}]}],
         }],
@@ -124,8 +124,7 @@ impl World {
 
     #[track_caller]
     fn says(&self, primary: &str, mirror: bool, generation: u64) {
-        let block =
-            format!("  primary: {primary}\n  mirror_enabled: {mirror}\n  generation: {generation}\n");
+        let block = format!("  primary: {primary}\n  mirror_enabled: {mirror}\n  generation: {generation}\n");
         let text = self.text();
         assert!(text.starts_with("overrides: {} # ours\n\nmulti_kv_config:\n"), "{text}");
         assert!(text.contains(&block), "{block} is not in {text}");
@@ -228,7 +227,8 @@ async fn whoever_reads_another_file_or_nothing_holds_all_up() {
     refused(start(&world.told(), KvStore::Etcd).await, "b: runs with the runtime configuration ");
     world.fakes[1].odd.lock().file = None;
     world.fakes[1].odd.lock().deaf_until = 9;
-    let end = refused(start(&world.told(), KvStore::Etcd).await, "b, ingester-ring: has taken over generation 0");
+    let end =
+        refused(start(&world.told(), KvStore::Etcd).await, "b, ingester-ring: has taken over generation 0");
     assert!(end.written, "{end:?}");
     world.says("consul", true, 1);
 }
@@ -285,5 +285,8 @@ fn what_came_of_a_step_is_told_to_programs() {
         })
     );
     assert_eq!(only(["consul"]), Some(KvStore::Consul));
-    assert_eq!((only(["consul", "etcd"]), only(["zookeeper"]), only(Vec::<String>::new())), (None, None, None));
+    assert_eq!(
+        (only(["consul", "etcd"]), only(["zookeeper"]), only(Vec::<String>::new())),
+        (None, None, None)
+    );
 }
