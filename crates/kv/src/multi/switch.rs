@@ -63,6 +63,7 @@ pub(super) async fn run(core: Arc<Core>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let said = runtime.borrow_and_update().clone();
     core.accept(&said);
+    core.begin();
     let mut looked_at = None;
     let mut is_due = true;
     let mut asking = Asking::default();
@@ -128,6 +129,22 @@ impl Core {
                 self.metrics.unknown_stores.increment(1);
                 error!(kv_name, store = %name, "failed to switch primary KV store: KV store not found");
             }
+        }
+    }
+
+    /// Takes over at once what the runtime configuration says when this process starts. All others did so before, behind their
+    /// gates; the configured primary may be gone for good by now; and nothing was read or written here yet. A store that is not
+    /// fit to be the primary is not used as one, whoever says that it is.
+    fn begin(&self) {
+        let (wanted, mirror) = {
+            let wishes = self.wishes.lock();
+            (wishes.primary, wishes.mirror)
+        };
+        if let Some(wanted) = wanted.filter(|wanted| wanted.place != self.mode().primary) {
+            self.switch(wanted.place);
+        }
+        if let Some(mirror) = mirror {
+            self.set_mode(|mode| mode.mirror = mirror);
         }
     }
 
