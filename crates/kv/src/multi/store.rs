@@ -106,7 +106,7 @@ impl Multi {
         let children = Both::new(primary, secondary);
         let core = Arc::new(Core::new(Parts { config, kv_name, children, control, clock, metrics }));
         let mut tasks = JoinSet::new();
-        tasks.spawn(switch::run(Arc::clone(&core)));
+        tasks.spawn(switch::run(Arc::clone(&core), switch::begin(&core)));
         Ok(Self { core, tasks: Mutex::new(tasks) })
     }
 

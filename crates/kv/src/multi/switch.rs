@@ -53,17 +53,22 @@ pub(super) struct Wanted {
     pub(super) given_up: bool,
 }
 
-/// Runs as long as the multi store is there.
-pub(super) async fn run(core: Arc<Core>) {
+/// Takes over what the runtime configuration says by now, and returns what it will say.
+pub(super) fn begin(core: &Core) -> watch::Receiver<MultiRuntime> {
     let mut runtime = core.control.runtime();
+    let said = runtime.borrow_and_update().clone();
+    core.accept(&said);
+    core.begin();
+    runtime
+}
+
+/// Runs as long as the multi store is there.
+pub(super) async fn run(core: Arc<Core>, mut runtime: watch::Receiver<MultiRuntime>) {
     let [mut first_synced, mut second_synced] = Place::BOTH.map(|place| core.children[place].store.synced());
     let [mut first_trouble, mut second_trouble] =
         Place::BOTH.map(|place| core.children[place].store.trouble());
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let said = runtime.borrow_and_update().clone();
-    core.accept(&said);
-    core.begin();
     let mut looked_at = None;
     let mut is_due = true;
     let mut asking = Asking::default();

@@ -80,7 +80,7 @@ impl Store {
     }
 
     pub(crate) fn samples(&self) -> BTreeMap<Labels, Samples> {
-        self.inner.lock().tenants[""].clone()
+        self.inner.lock().tenants.get("").cloned().unwrap_or_default()
     }
 
     pub(crate) fn lose_one(&self) {
