@@ -31,13 +31,11 @@ use world::Order;
 const STORES: [&str; 3] = ["consul", "etcd", "memberlist"];
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m1_the_guide_to_the_letter_loses_nothing() {
     guide::followed(Timing::SCALED, 3, Order::IngestersFirst).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m2_a_live_migration_without_a_restart() {
     live::moves(Timing::SCALED, "consul", "memberlist").await;
 }
