@@ -221,10 +221,14 @@ fn f7_the_third_later_life_within_a_minute_is_too_many_wherever_it_is() {
 #[test]
 fn a_suspect_that_is_heard_is_told_so_and_refutes_at_once() {
     let mut net = Net::cluster_with(&calm(), 2, 4);
+    // Nothing gets through while the suspicion is told.
+    net.dead.insert(addr(2));
     apply(&mut net, &[told(2, 0, State::Suspect)]);
-    assert_eq!(net.state(1, 2), Some(State::Suspect));
+    net.run(secs(3));
+    net.dead.remove(&addr(2));
     net.run(millis(500));
-    // The news is old by now, and its suspect says something that has nothing to do with it.
+    assert_eq!(net.state(1, 2), Some(State::Suspect), "it was told often enough");
+    // Its suspect says something that has nothing to do with it.
     let message = net.message(2, 1, Message::Gossip, &[]);
     net.hand(1, &message).unwrap();
     net.run(millis(100));
