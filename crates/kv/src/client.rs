@@ -370,6 +370,7 @@ fn change_between<V: Value>(before: Option<&V>, after: &V) -> Change {
     Change {
         upserts: changed.into_iter().filter_map(encode).collect::<BTreeMap<_, _>>(),
         removals: removed.into_iter().collect::<BTreeSet<_>>(),
+        ..Change::default()
     }
 }
 

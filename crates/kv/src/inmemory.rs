@@ -165,7 +165,7 @@ fn changed_entries(
     bytes: usize,
     change: &Change,
 ) -> Option<(Entries<EntryBytes>, usize)> {
-    let Change { upserts, removals } = change.effective(known)?;
+    let Change { upserts, removals, .. } = change.effective(known)?;
     let size = |id: &EntryId, entry: &[u8]| id.len() + entry.len();
     let (mut entries, mut bytes) = (known.clone(), bytes);
     for id in removals {

@@ -445,7 +445,7 @@ impl<F: Flat> Core<F> {
         when: Precondition,
     ) -> Result<Option<Stored>, Error> {
         let keys = EntryKeys::of(&key.name);
-        let Change { upserts, removals } = change;
+        let Change { upserts, removals, .. } = change;
         for entry in upserts.values() {
             self.size.check(&key.name, entry.len())?;
         }

@@ -94,6 +94,9 @@ pub struct Change {
     pub upserts: BTreeMap<EntryId, Bytes>,
     /// Entries to remove; unknown ids are ignored. An id that is also in `upserts` is written, not removed.
     pub removals: BTreeSet<EntryId>,
+    /// Which of `upserts` are not their writer's own, but brought here from elsewhere: a store that can tells it as
+    /// [`Traces::relayed`].
+    pub relayed: BTreeSet<EntryId>,
 }
 
 impl Change {
@@ -225,8 +228,9 @@ pub struct Standing {
 /// What a store knows of a key beyond its entries: see [`Store::traces`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// Entries that were written by this very process, so that having them here does not show that anybody else has them.
-    pub own: BTreeSet<EntryId>,
+    /// Entries that others than their owners [brought here](Change::relayed), and that the owners have not written since: that
+    /// they are here does not show that their owners are.
+    pub relayed: BTreeSet<EntryId>,
     /// Entries that were removed, and how long ago.
     pub removed: BTreeMap<EntryId, Duration>,
 }

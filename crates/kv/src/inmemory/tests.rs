@@ -28,7 +28,7 @@ enum OnlyIf {
 fn operation() -> impl Strategy<Value = Operation> {
     let id = || "[a-d]".prop_map(EntryId::from);
     let change = (btree_map(id(), "[x-z]{0,2}".prop_map(bytes::Bytes::from), 0..3), btree_set(id(), 0..3))
-        .prop_map(|(upserts, removals)| Change { upserts, removals });
+        .prop_map(|(upserts, removals)| Change { upserts, removals, ..Change::default() });
     let only_if =
         prop_oneof![Just(OnlyIf::Always), Just(OnlyIf::Unmoved), Just(OnlyIf::Absent), Just(OnlyIf::Moved)];
     prop_oneof![

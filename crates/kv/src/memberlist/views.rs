@@ -3,6 +3,7 @@
 //! | register | holds |
 //! |---|---|
 //! | `(id, 0..=2)` | the parts of an entry: see [`Codec::facets`]. Without the first there is no entry |
+//! | `(id, 3)` | a mark: others than the owner [brought](Change::relayed) the entry here, and the owner has not written it since |
 //! | `("", 3)` | the marker: says of a key that it is there, also without entries. Whoever writes to the key writes it, and only who deletes the key removes it |
 
 mod moves;
@@ -32,8 +33,18 @@ use crate::entries::Entries;
 use crate::error::Error;
 use crate::store::{Change, EntryBytes, EntryId, Key, Stored, Subscription};
 
-/// Facet of the marker.
+/// Facet of the marker, and of the marks of entries, which have an id.
 const MARKER_FACET: u8 = 3;
+
+/// The register that says of an entry that others than its owner brought it here.
+pub(super) fn relay_mark(id: &EntryId) -> Place {
+    Place { id: id.clone(), facet: MARKER_FACET }
+}
+
+/// Whether this is a [`relay_mark`].
+pub(super) fn is_relay_mark(place: &Place) -> bool {
+    place.facet == MARKER_FACET && !place.id.is_empty()
+}
 
 /// The register that says of a key, also of one without entries, that it is there.
 pub(super) fn marker() -> Place {

@@ -8,7 +8,7 @@ use ringkit_gossip::store::Store as Registers;
 use smol_str::SmolStr;
 
 use super::BACKEND;
-use super::views::{Views, marker};
+use super::views::{Views, marker, relay_mark};
 use crate::codec::Facets;
 use crate::error::Error;
 use crate::store::{Applied, Change, EntryId, Key, Precondition, Stored};
@@ -81,11 +81,16 @@ fn writes(registers: &Registers, key: &Key, change: &Change) -> Result<Writes, E
             return too_large(LARGE_PART, largest, MAX_BODY_BYTES);
         }
         // What is not as it should be is written, also where others removed it.
+        let known = writes.len();
         each_facet(id, facets, |place, bytes| {
             if live(registers, key, &place) != bytes.as_ref() {
                 writes.push((place, bytes));
             }
         });
+        let (mark, is_relayed) = (relay_mark(id), change.relayed.contains(id));
+        if writes.len() > known && live(registers, key, &mark).is_some() != is_relayed {
+            writes.push((mark, is_relayed.then(Bytes::new)));
+        }
     }
     for id in change.removals.iter().filter(|id| !change.upserts.contains_key(*id)) {
         each_facet(id, Facets::default(), |place, _| {
@@ -93,6 +98,10 @@ fn writes(registers: &Registers, key: &Key, change: &Change) -> Result<Writes, E
                 writes.push((place, None));
             }
         });
+        let mark = relay_mark(id);
+        if live(registers, key, &mark).is_some() {
+            writes.push((mark, None));
+        }
     }
     let marker = marker();
     if !writes.is_empty() && live(registers, key, &marker).is_none() {

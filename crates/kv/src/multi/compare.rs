@@ -54,11 +54,11 @@ impl Listed {
     }
 }
 
-/// Compares what both hold. `relayed` are entries that this process wrote to a store for others.
+/// Compares what both hold. `relayed` are entries that others than their owners wrote to a store.
 pub(super) fn compare(
     held: &Both<Option<&Entries<EntryBytes>>>,
     primary: Place,
-    relayed: &Both<BTreeSet<EntryId>>,
+    relayed: &Both<&BTreeSet<EntryId>>,
     facts: &Facts<'_>,
 ) -> Comparison {
     let nothing = Entries::new();
@@ -79,7 +79,7 @@ fn compare_entry(
     id: &EntryId,
     entries: &Both<Option<&EntryBytes>>,
     primary: Place,
-    relayed: &Both<BTreeSet<EntryId>>,
+    relayed: &Both<&BTreeSet<EntryId>>,
     facts: &Facts<'_>,
 ) {
     let stamps = Both::of(|place| entries[place].and_then(|entry| facts.stamp(id, entry)));
@@ -151,7 +151,7 @@ mod tests {
             Place::First => BTreeSet::new(),
             Place::Second => ["both", "ghost"].map(EntryId::from).into(),
         });
-        let found = compare(&held, Place::First, &relayed, &model.facts());
+        let found = compare(&held, Place::First, &Both::of(|place| &relayed[place]), &model.facts());
         let ids = |listed: &Listed| listed.ids.join(" ");
         assert_eq!((found.entries[Place::First], found.entries[Place::Second]), (5, 6));
         assert_eq!(ids(&found.missing[Place::Second]), "only");
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(ids(&found.relayed[Place::Second]), "both");
         assert_eq!(found.skew_secs, 20);
         // The other way round it is the other one's entries that are foreign.
-        let found = compare(&held, Place::Second, &relayed, &model.facts());
+        let found = compare(&held, Place::Second, &Both::of(|place| &relayed[place]), &model.facts());
         assert_eq!(ids(&found.foreign), "gone only");
     }
 

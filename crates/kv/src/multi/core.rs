@@ -19,6 +19,7 @@ use super::key::OpenKey;
 use super::metrics::{Metrics, Totals};
 use super::mode::{Context, Mode};
 use super::place::{Both, Place};
+use super::state::State;
 use super::store::Child;
 use super::switch::Wishes;
 use crate::codec::Codec;
@@ -189,7 +190,7 @@ impl Core {
 
     /// Compares what the stores hold of a key.
     pub(super) fn compare(&self, open: &OpenKey) {
-        open.with(self, |state, context| state.compare(context, &|id| self.is_own(open, id)));
+        open.with(self, State::compare);
     }
 
     /// Goes about things differently from now on.

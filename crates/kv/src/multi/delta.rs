@@ -88,12 +88,14 @@ pub(super) struct Plan {
     pub(super) verdicts: Vec<Verdict>,
 }
 
-/// What `batch` does to a store that holds `current`; `None` = the key is absent.
+/// What `batch` does to a store that holds `current`; `None` = the key is absent. Entries for which `is_own` are this process's
+/// to write; it only relays the others.
 pub(super) fn plan(
     codec: &dyn Codec,
     batch: &Batch,
     current: Option<&Entries<EntryBytes>>,
     marks: &Marks,
+    is_own: &dyn Fn(&str) -> bool,
 ) -> Plan {
     let mut plan = Plan::default();
     if let Some(deletion) = &batch.deletion {
@@ -119,6 +121,9 @@ pub(super) fn plan(
             _ if verdict != Verdict::Applied => (),
             Op::Upsert { bytes, .. } => {
                 plan.change.upserts.insert(id.clone(), bytes.clone());
+                if !is_own(id) {
+                    plan.change.relayed.insert(id.clone());
+                }
             }
             Op::Remove { .. } => {
                 plan.change.removals.insert(id.clone());

@@ -18,7 +18,7 @@ pub(super) enum Reason {
     Reconcile,
     /// Entries of living owners are missing there.
     Missing,
-    /// Entries are there only because this process put them there.
+    /// Entries are there only because others than their owners put them there.
     Relayed,
     /// Heartbeats come there late.
     Skew,
@@ -130,7 +130,7 @@ pub(super) fn switch(target: Place, store: &StoreFacts, keys: &[KeyFacts], bound
             say(
                 Reason::Relayed,
                 format!(
-                    "{} entries of `{ring}` are in {name} only because this process wrote them: {}",
+                    "{} entries of `{ring}` are in {name} only because others than their owners wrote them there: {}",
                     relayed.num,
                     relayed.names()
                 ),

@@ -171,7 +171,7 @@ impl State {
         enqueue(&mut queue, context, begun, change, 0, &|_| true);
         let entries = known.as_ref().map(|stored| &*stored.entries);
         let batch = queue.batch(usize::MAX);
-        let plan = batch.map(|batch| delta::plan(context.codec, &batch, entries, &NO_MARKS));
+        let plan = batch.map(|batch| delta::plan(context.codec, &batch, entries, &NO_MARKS, &|_| true));
         plan.unwrap_or_default().change
     }
 
@@ -343,9 +343,15 @@ impl State {
     }
 
     /// What `batch` does to what a store holds.
-    pub(super) fn plan(&self, context: &Context, batch: &Batch, current: Option<&Stored>) -> Plan {
+    pub(super) fn plan(
+        &self,
+        context: &Context,
+        batch: &Batch,
+        current: Option<&Stored>,
+        is_own: &dyn Fn(&str) -> bool,
+    ) -> Plan {
         let entries = current.map(|stored| &*stored.entries);
-        delta::plan(context.codec, batch, entries, &self.marks)
+        delta::plan(context.codec, batch, entries, &self.marks, is_own)
     }
 
     /// A store was told of a batch; it answered `stored` to `change`, unless there was nothing to tell.
@@ -416,15 +422,12 @@ impl State {
         self.reconciled
     }
 
-    /// Compares both stores, once both have been heard. Entries for which `is_own` are this process's to write.
-    pub(super) fn compare(&mut self, context: &Context, is_own: &dyn Fn(&str) -> bool) {
+    /// Compares both stores, once both have been heard.
+    pub(super) fn compare(&mut self, context: &Context) {
         let heard = Place::BOTH.iter().all(|place| self.held[*place].snapshot.is_some());
         let found = heard.then(|| {
             let held = Both::of(|place| self.held[place].known().entries());
-            let relayed: Both<BTreeSet<EntryId>> = Both::of(|place| {
-                let written = self.held[place].traces.own.iter();
-                written.filter(|id| !is_own(id)).cloned().collect()
-            });
+            let relayed = Both::of(|place| &self.held[place].traces.relayed);
             compare::compare(&held, context.mode.primary, &relayed, &self.facts(context, &self.marks))
         });
         self.compared = found;

@@ -230,7 +230,9 @@ async fn tell(
             // Something newer was written while this waited.
             return Ok(None);
         }
-        let plan = open.with(core, |state, context| state.plan(context, batch, current.as_ref()));
+        let plan = open.with(core, |state, context| {
+            state.plan(context, batch, current.as_ref(), &|id| core.is_own(open, id))
+        });
         if plan.deletes {
             core.call(place, "Delete", &key.name, within, store.delete(key)).await?;
             open.with(core, |state, context| state.told_deletion(context, batch, place));

@@ -66,18 +66,28 @@ mod gossip {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_member_knows_what_it_wrote_itself_and_what_was_removed() {
+    async fn a_member_knows_what_was_brought_to_it_and_what_was_removed() {
         let member = member();
         let key = Key::new("ring", Counters::codec());
-        for id in ["a", "b"] {
-            let change = Change::upsert(id, Counters::encode_entry(&1));
+        let brought = |id: &str, count: u64| Change {
+            relayed: [id.into()].into(),
+            ..Change::upsert(id, Counters::encode_entry(&count))
+        };
+        for change in [brought("a", 1), brought("b", 1), Change::upsert("c", Counters::encode_entry(&1))] {
             member.apply(&key, change, Precondition::None).await.unwrap();
         }
         let standing = member.standing().unwrap();
         assert!(standing.joined && standing.num_others == 0, "{standing:?}");
         member.apply(&key, Change::remove("b"), Precondition::None).await.unwrap();
         let traces = member.traces(&key).await.unwrap();
-        assert!(traces.own.contains("a") && !traces.removed.contains_key("a"), "{traces:?}");
+        assert_eq!(traces.relayed, ["a".into()].into());
         assert!(traces.removed.len() == 1 && traces.removed.contains_key("b"), "{traces:?}");
+        // What is there already was not brought, and once the owner writes, it has.
+        member.apply(&key, brought("c", 1), Precondition::None).await.unwrap();
+        let written = Change::upsert("a", Counters::encode_entry(&2));
+        member.apply(&key, written, Precondition::None).await.unwrap();
+        assert!(member.traces(&key).await.unwrap().relayed.is_empty());
+        member.apply(&key, brought("c", 2), Precondition::None).await.unwrap();
+        assert_eq!(member.traces(&key).await.unwrap().relayed, ["c".into()].into());
     }
 }

@@ -112,6 +112,6 @@ fn what_is_written_after_a_key_was_deleted_stays_although_the_store_hears_of_tha
     let shown = state.publish(&context(), || 2).unwrap().unwrap();
     assert_eq!(shown.entries["value"].bytes, "new");
     let batch = state.batch(Place::First, usize::MAX).unwrap();
-    let plan = state.plan(&context(), &batch, Some(&held));
+    let plan = state.plan(&context(), &batch, Some(&held), &|_| true);
     assert!(batch.deletion.is_some() && !plan.deletes && plan.change.is_empty(), "{plan:?}");
 }

@@ -111,8 +111,8 @@ pub(crate) const STATUS: Command = Command {
     about: "Shows how every ring of every process stands in its two stores, and what is amiss.",
     flags: flags![WATCH],
     notes: "\
-ENTRIES, MISSING and RELAYED are those of the primary and of the secondary. RELAYED are those that are there only because
-this process wrote them. GATE tells whether the secondary could become the primary. Exit status: 0 if nothing is amiss, 1
+ENTRIES, MISSING and RELAYED are those of the primary and of the secondary. RELAYED are those that others than their owners
+brought there. GATE tells whether the secondary could become the primary. Exit status: 0 if nothing is amiss, 1
 if something is, 2 for a wrong command line, 3 if a process could not be asked.",
     run: status,
 };
