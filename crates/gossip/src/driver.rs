@@ -44,7 +44,7 @@ pub use tokio_rustls::rustls;
 pub use self::access::Access;
 pub use self::counts::Counts;
 pub use self::handle::{Handle, LeaveReport};
-pub use self::options::{Options, Tls, Transport};
+pub use self::options::{Options, Tls, Transport, WallClock};
 use crate::api::{Event, Phase};
 use crate::node::{ConfigError, Node};
 use crate::register::EntryId;

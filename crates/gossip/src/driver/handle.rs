@@ -18,7 +18,7 @@ use super::counts::Counts;
 use super::datagrams::Sockets;
 use super::joining::{Joining, Seeking};
 use super::listener::Listening;
-use super::machine::{Machine, Net, wall_ms};
+use super::machine::{Machine, Net};
 use super::options::Options;
 use super::packets::Lanes;
 use super::places::{LANES_PER_CONNECTION, Places};
@@ -109,6 +109,7 @@ impl<O: Observer> Handle<O> {
             max_connections,
             max_join_attempts,
             abort_if_join_fails,
+            wall,
         } = options;
         let runtime = runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let Bound { addrs: bound, tcp, udp } = bind(&addrs, transport)?;
@@ -130,7 +131,7 @@ impl<O: Observer> Handle<O> {
         });
         let (resolved_out, resolved) = watch::channel(Vec::new());
         let start = Instant::now();
-        let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
+        let now = Now { mono: Duration::ZERO, wall_ms: wall.now_ms() };
         let member = Member::new(config, security, rand::random(), now)?;
         let max_connections = max_connections.max(1);
         let counts = Arc::new(Counts::default());
@@ -175,7 +176,7 @@ impl<O: Observer> Handle<O> {
         let net = Net { sockets, lanes, transport, streams: Streams::default(), shared };
         let joining = Joining::new(addr, max_join_attempts, abort_if_join_fails, resolved.clone());
         let told = Arc::new(AtomicBool::new(false));
-        let machine = Machine::new(member, start, net, joining, state_out, Arc::clone(&told));
+        let machine = Machine::new(member, (start, wall), net, joining, state_out, Arc::clone(&told));
         let actor = Actor::new(observer, machine, jobs_queue, incoming_queue);
         let actor = runtime.spawn(actor.run(others).instrument(span)).abort_handle();
         let (seeds, left) = (resolved, OnceCell::new());

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::datagrams::Sockets;
 use super::joining::{Joining, meaning, why_closed};
-use super::options::Transport;
+use super::options::{Transport, WallClock};
 use super::packets::Lanes;
 use super::shared::{Incoming, Shared};
 use super::streams::Streams;
@@ -63,6 +63,7 @@ pub(super) struct Machine {
     member: Member,
     /// When monotonic time began.
     start: Instant,
+    wall: WallClock,
     pub(super) net: Net,
     joining: Joining,
     state: Published,
@@ -77,13 +78,23 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new(
         member: Member,
-        start: Instant,
+        (start, wall): (Instant, WallClock),
         net: Net,
         joining: Joining,
         state: watch::Sender<State>,
         told: Arc<AtomicBool>,
     ) -> Self {
-        Self { member, start, net, joining, state: Published(state), told, failure: None, out: Vec::new() }
+        Self {
+            member,
+            start,
+            wall,
+            net,
+            joining,
+            state: Published(state),
+            told,
+            failure: None,
+            out: Vec::new(),
+        }
     }
 
     pub(super) fn member(&self) -> &Member {
@@ -91,7 +102,7 @@ impl Machine {
     }
 
     pub(super) fn now(&self) -> Now {
-        Now { mono: self.start.elapsed(), wall_ms: wall_ms() }
+        Now { mono: self.start.elapsed(), wall_ms: self.wall.now_ms() }
     }
 
     /// When to ask what is due, if until now that was to be asked at `armed`. What comes meanwhile does not put it off.
@@ -327,12 +338,6 @@ impl Drop for Published {
             });
         }
     }
-}
-
-/// Wall time in milliseconds since 1970.
-pub(super) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! [`Options`]: how a member is driven.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
@@ -52,6 +53,8 @@ pub struct Options {
     pub max_join_attempts: u32,
     /// Whether a member that does not find its cluster ends. If not, it goes on looking.
     pub abort_if_join_fails: bool,
+    /// What it takes for the time of day.
+    pub wall: WallClock,
 }
 
 impl Options {
@@ -73,7 +76,39 @@ impl Options {
             max_connections: 512,
             max_join_attempts: 10,
             abort_if_join_fails: false,
+            wall: WallClock::default(),
         }
+    }
+}
+
+/// What a member takes for the time of day; by default the machine's clock.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl WallClock {
+    /// A clock that shows what `now_ms` returns: milliseconds since 1970. It may stand still or jump.
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    /// Milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl Default for WallClock {
+    fn default() -> Self {
+        Self::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WallClock").field(&self.now_ms()).finish()
     }
 }
 

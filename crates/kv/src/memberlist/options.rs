@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringkit_config::{MemberlistConfig, PacketTransport};
 use ringkit_gossip::api::Config;
 use ringkit_gossip::driver::seeds::Seed;
-use ringkit_gossip::driver::{Options, Transport};
+use ringkit_gossip::driver::{Options, Transport, WallClock};
 use ringkit_gossip::member::Security;
 use ringkit_gossip::seal::{ClusterKey, Keyring};
 use ringkit_gossip::store::Limits;
@@ -104,9 +104,15 @@ pub(super) fn prepare(options: &MemberlistOptions) -> Result<Prepared, Error> {
         // The first attempt is not one of those that are made again.
         max_join_attempts: saturating(config.max_join_retries).saturating_add(1),
         abort_if_join_fails: config.abort_if_cluster_join_fails,
+        wall: wall(clock),
         ..Options::new(node, bind, Security { keyring: Keyring::new(keys), require_sealed })
     };
     Ok(Prepared { driver, facts, keys_file })
+}
+
+fn wall(clock: &Clock) -> WallClock {
+    let clock = clock.clone();
+    WallClock::new(move || u64::try_from(clock.now_ms()).unwrap_or(0))
 }
 
 fn wrong(key: &'static str, reason: impl Into<String>) -> Error {

@@ -88,7 +88,9 @@ fn writes(registers: &Registers, key: &Key, change: &Change) -> Result<Writes, E
             }
         });
         let (mark, is_relayed) = (relay_mark(id), change.relayed.contains(id));
-        if writes.len() > known && live(registers, key, &mark).is_some() != is_relayed {
+        let is_marked = live(registers, key, &mark).is_some();
+        // Whoever brings what is there already has brought nothing.
+        if is_marked != is_relayed && (is_marked || writes.len() > known) {
             writes.push((mark, is_relayed.then(Bytes::new)));
         }
     }

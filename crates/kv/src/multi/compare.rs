@@ -25,8 +25,11 @@ pub(super) struct Comparison {
     pub(super) entries: Both<usize>,
     /// Entries of living owners that the other one has and this one has not.
     pub(super) missing: Both<Listed>,
-    /// Entries of living owners that are there only because this process put them there.
+    /// Entries of living owners that are there only because others than their owners put them there.
     pub(super) relayed: Both<Listed>,
+    /// Entries of owners that were not heard for long, which only this one has: what is left of instances that went while it was
+    /// not told.
+    pub(super) ghosts: Both<Listed>,
     /// Entries that were written at the same time and say something else.
     pub(super) mismatched: Listed,
     /// Entries that only the secondary has, whether their owners live or not.
@@ -99,6 +102,8 @@ fn compare_entry(
         }
         if lives {
             found.missing[place.other()].add(id);
+        } else if stamps[place].is_some_and(|stamp| !stamp.left) {
+            found.ghosts[place].add(id);
         }
         if place != primary {
             found.foreign.add(id);

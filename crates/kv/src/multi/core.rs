@@ -159,7 +159,10 @@ impl Core {
             info!(kv_name = self.kv_name, store = self.children[place].name(), "the store answers again");
             self.nudge.notify_one();
             // What it missed is known now, and what it has not told yet soon will be.
-            self.open_keys().iter().for_each(|open| open.overdue.notify_one());
+            for open in self.open_keys() {
+                open.overdue.notify_one();
+                open.urgent[place].notify_one();
+            }
         }
     }
 
@@ -250,9 +253,17 @@ impl Core {
                 }
                 let at_secs = state.reconciled().map_or(0.0, |reconciled| reconciled.at_ms as f64 / 1000.0);
                 totals.reconciled_secs = totals.reconciled_secs.min(at_secs);
-                let Some(found) = state.compared() else { return };
+                let Some(found) = state.compared() else {
+                    // Of a store that was never heard, all that the other one has is missing.
+                    let held =
+                        |place| state.snapshot(place).map(|held| held.map_or(0, |held| held.entries.len()));
+                    for place in Place::BOTH.into_iter().filter(|place| held(*place).is_none()) {
+                        totals.missing[place] += held(place.other()).unwrap_or(0);
+                    }
+                    return;
+                };
                 for place in Place::BOTH {
-                    totals.missing[place] += found.missing[place].num;
+                    totals.missing[place] += found.missing[place].num + found.relayed[place].num;
                 }
                 totals.mismatched += found.mismatched.num;
                 totals.foreign += found.foreign.num;

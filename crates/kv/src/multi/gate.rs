@@ -24,7 +24,8 @@ pub(super) enum Reason {
     Skew,
     /// Changes are on their way.
     Queue,
-    /// Mirroring is to end, and the secondary holds what the primary lacks.
+    /// Mirroring is to end, and the secondary holds what the primary lacks; or the store that is to be the primary holds what is
+    /// left of instances that are gone.
     Foreign,
 }
 
@@ -136,6 +137,17 @@ pub(super) fn switch(target: Place, store: &StoreFacts, keys: &[KeyFacts], bound
                 ),
             );
         }
+        let ghosts = &found.ghosts[target];
+        if ghosts.num > 0 {
+            say(
+                Reason::Foreign,
+                format!(
+                    "{} entries of `{ring}` are only in {name}, of instances that are gone: {}",
+                    ghosts.num,
+                    ghosts.names()
+                ),
+            );
+        }
         if found.skew_secs > max_skew {
             say(
                 Reason::Skew,
@@ -149,6 +161,9 @@ pub(super) fn switch(target: Place, store: &StoreFacts, keys: &[KeyFacts], bound
 /// Why mirroring may not end while `primary`, which is `store`, is the primary; nothing if it may.
 pub(super) fn stop(primary: Place, store: &StoreFacts, secondary_up: bool, keys: &[KeyFacts]) -> Reasons {
     let mut reasons = Reasons::new();
+    if keys.is_empty() {
+        reasons.insert(Reason::Foreign, "no key was compared yet".to_owned());
+    }
     for key in keys {
         let ring = &key.name;
         if key.queued > 0 {
@@ -159,6 +174,16 @@ pub(super) fn stop(primary: Place, store: &StoreFacts, secondary_up: bool, keys:
             // What was never heard, and is not there to be heard, nobody reads.
             None if key.heard[primary] && !secondary_up => continue,
             None => format!("`{ring}` was not heard from both stores"),
+            // Nobody would bring them any more.
+            Some(found) if found.relayed[primary].num > 0 => {
+                let relayed = &found.relayed[primary];
+                format!(
+                    "{} entries of `{ring}` are in {} only because others than their owners wrote them there: {}",
+                    relayed.num,
+                    store.name,
+                    relayed.names()
+                )
+            }
             Some(found) if found.missing[primary].num > 0 => {
                 let missing = &found.missing[primary];
                 format!(
@@ -242,6 +267,16 @@ mod tests {
         };
         assert_eq!(ends(true, &key), [Reason::Foreign]);
         assert!(ends(true, &self::key()).is_empty());
+        let mut brought = Comparison::default();
+        brought.relayed[Place::First] = some();
+        assert_eq!(ends(true, &KeyFacts { comparison: Some(brought), ..self::key() }), [Reason::Foreign]);
+        assert!(!stop(Place::First, &store(), true, &[]).is_empty(), "before anything was compared");
+        let mut left = Comparison::default();
+        left.ghosts[Place::Second] = some();
+        left.ghosts[Place::First] = some();
+        let left = KeyFacts { comparison: Some(left), ..self::key() };
+        assert_eq!(reasons(&store(), &left), [Reason::Foreign]);
+        assert!(ends(true, &left).is_empty(), "what the primary has alone is the primary's");
         let unheard =
             KeyFacts { heard: Both::of(|place| place == Place::First), comparison: None, ..self::key() };
         assert_eq!(ends(true, &unheard), [Reason::Foreign]);

@@ -73,11 +73,12 @@ pub(super) struct Model {
     pub(super) now: i64,
     pub(super) marks: Marks,
     pub(super) ages: Ages,
+    pub(super) watched: bool,
 }
 
 impl Model {
     pub(super) fn at(now: i64) -> Self {
-        Self { now, marks: Marks::new(), ages: Ages::default() }
+        Self { now, marks: Marks::new(), ages: Ages::default(), watched: false }
     }
 
     /// A store that holds these, looked at for the first time.
@@ -96,6 +97,7 @@ impl Model {
             marks: &self.marks,
             ages: &self.ages,
             deleted: false,
+            watched: self.watched,
             now: self.now,
             timeout: TIMEOUT,
         }

@@ -45,6 +45,10 @@ pub(super) fn pushes(
             (None, Some((other, stamp))) if returns(id, stamp, primary, facts) => {
                 pushes.foreign.push(push(id, other));
             }
+            // It went while this store was not told.
+            (None, Some((_, Some(stamp)))) if facts.watched && !primary.is_empty() && !facts.is_fresh(id) => {
+                pushes.to_secondary.push((id.clone(), Op::Remove { timestamp: stamp.timestamp }));
+            }
             _ => (),
         }
     });
@@ -152,5 +156,17 @@ mod tests {
         assert_eq!(told(&pushes.to_secondary), to_secondary);
         assert_eq!(told(&pushes.to_primary), ["newer-there=1000 x", "removed-950"]);
         assert_eq!(told(&pushes.foreign), ["fresh=999 x"]);
+
+        // Who was not heard while both were watched went while the secondary was not told; a primary that lost everything tells
+        // nothing of the kind.
+        model.watched = true;
+        let watched = super::pushes(&primary, &secondary, 15, &model.facts());
+        let ghosts: Vec<String> = told(&watched.to_secondary)
+            .into_iter()
+            .filter(|told| !to_secondary.contains(&told.as_str()))
+            .collect();
+        assert_eq!(ghosts, ["ghost-10"]);
+        let emptied = super::pushes(&Entries::new(), &secondary, 15, &model.facts());
+        assert_eq!(told(&emptied.to_secondary), ["removed-950"]);
     }
 }

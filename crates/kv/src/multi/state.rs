@@ -44,6 +44,8 @@ pub(super) struct State {
     versions: Versions,
     compared: Option<Comparison>,
     reconciled: Option<Reconciled>,
+    /// Since when both stores are followed.
+    both_since: Option<Instant>,
 }
 
 /// When both stores were read and told what they lacked.
@@ -75,6 +77,11 @@ impl State {
     pub(super) fn adopt(&mut self, context: &Context) {
         if self.mode != Some(context.mode) {
             self.forced |= self.mode.is_some_and(|mode| mode.epoch != context.mode.epoch);
+            if self.mode.is_some_and(|mode| mode.mirror) && !context.mode.mirror {
+                // Nobody is to be told any more, and if it came back in a month, least of all this.
+                let queue = &mut self.held[context.mode.secondary()].queue;
+                queue.drop_all_until(queue.last());
+            }
             self.mode = Some(context.mode);
             self.refresh_all(context);
         }
@@ -203,7 +210,8 @@ impl State {
         }
         change.upserts.keys().for_each(|id| self.held[place].queue.spare(id));
         self.clear_away(context, place, begun.removed.keys());
-        let mirrors = begun.mirror || context.mode.mirror;
+        // What was written to a store that is the primary no longer is not to be lost, mirrored or not.
+        let mirrors = context.mode.mirror || begun.mirror && place != context.mode.primary;
         let number = mirrors.then(|| {
             let queue = &mut self.held[place.other()].queue;
             enqueue(queue, context, begun, change, version, is_own);
@@ -264,7 +272,7 @@ impl State {
         self.held[place].queue.drop_all_until(begun.queued[place]);
         self.learn(context, place, None, How::Write);
         self.deleted = true;
-        let mirrors = begun.mirror || context.mode.mirror;
+        let mirrors = context.mode.mirror || begun.mirror && place != context.mode.primary;
         let other = &mut self.held[place.other()];
         let number = mirrors.then(|| other.queue.push_deletion(removed, Instant::now()));
         self.refresh_all(context);
@@ -273,10 +281,13 @@ impl State {
 
     /// Takes in what a store holds; older news is dropped. Returns whether the store lost something that nobody removed.
     pub(super) fn learn(&mut self, context: &Context, place: Place, value: Option<Stored>, how: How) -> bool {
-        let held = &mut self.held[place];
-        if !held.accepts(value.as_ref(), how) {
+        if !self.held[place].accepts(value.as_ref(), how) {
             return false;
         }
+        if self.both_since.is_none() && self.held[place.other()].snapshot.is_some() {
+            self.both_since = Some(Instant::now());
+        }
+        let held = &mut self.held[place];
         held.learned += 1;
         held.newest = held.newest.max(value.as_ref().map_or(0, |stored| stored.version));
         let entries = |stored: &Option<Stored>| stored.as_ref().map(|stored| Arc::clone(&stored.entries));
@@ -478,13 +489,15 @@ impl State {
     }
 
     fn facts<'a>(&'a self, context: &Context, marks: &'a Marks) -> Facts<'a> {
+        let timeout = context.freshness.heartbeat_timeout;
         Facts {
             codec: context.codec,
             marks,
             ages: &self.ages,
             deleted: self.deleted,
+            watched: self.both_since.is_some_and(|since| !timeout.is_zero() && since.elapsed() > timeout),
             now: context.now,
-            timeout: context.freshness.heartbeat_timeout,
+            timeout,
         }
     }
 

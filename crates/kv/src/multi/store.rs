@@ -119,6 +119,9 @@ impl Multi {
     /// after the last write. Returns whether it is.
     pub async fn drain(&self) -> bool {
         let within = self.core.config.mirror_drain_timeout;
+        for open in self.core.open_keys() {
+            Place::BOTH.iter().for_each(|place| open.urgent[*place].notify_one());
+        }
         let drained = timeout(within, async {
             while self.core.totals().queue_length > 0 {
                 sleep(DRAIN_POLL_PERIOD).await;

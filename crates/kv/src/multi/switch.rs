@@ -137,9 +137,10 @@ impl Core {
         }
     }
 
-    /// Takes over at once what the runtime configuration says when this process starts. All others did so before, behind their
-    /// gates; the configured primary may be gone for good by now; and nothing was read or written here yet. A store that is not
-    /// fit to be the primary is not used as one, whoever says that it is.
+    /// Takes over at once which store the runtime configuration says is the primary when this process starts. All others did so
+    /// before, behind their gates; the configured primary may be gone for good by now; and nothing was read or written here yet.
+    /// A store that is not fit to be the primary is not used as one, whoever says that it is. That mirroring is to end is another
+    /// matter: the others may be unable to end it.
     fn begin(&self) {
         let (wanted, mirror) = {
             let wishes = self.wishes.lock();
@@ -147,9 +148,10 @@ impl Core {
         };
         if let Some(wanted) = wanted.filter(|wanted| wanted.place != self.mode().primary) {
             self.switch(wanted.place);
+            self.synced.send_replace(*self.children[wanted.place].store.synced().borrow());
         }
-        if let Some(mirror) = mirror {
-            self.set_mode(|mode| mode.mirror = mirror);
+        if mirror == Some(true) {
+            self.set_mode(|mode| mode.mirror = true);
         }
     }
 
@@ -170,7 +172,10 @@ impl Core {
             info!(kv_name, "mirroring to the secondary KV store begins");
         }
         let (mut reasons, mut question) = (Reasons::new(), None);
-        let wanted = wanted.filter(|wanted| wanted.place != self.mode().primary && !wanted.given_up);
+        let wanted = wanted.filter(|wanted| wanted.place != self.mode().primary);
+        // Mirroring is to end after the switch, not instead of it.
+        let gave_up = wanted.is_some_and(|wanted| wanted.given_up);
+        let wanted = wanted.filter(|wanted| !wanted.given_up);
         if let Some(wanted) = wanted {
             if !force {
                 (reasons, question) = self.consider(wanted, asking);
@@ -181,7 +186,8 @@ impl Core {
                 self.switch(wanted.place);
             }
         }
-        if mirror == Some(false) && self.mode().mirror && reasons.is_empty() && question.is_none() {
+        let may_end = !gave_up && reasons.is_empty() && question.is_none();
+        if mirror == Some(false) && self.mode().mirror && may_end {
             if !force {
                 let primary = self.mode().primary;
                 let secondary_up = !self.health[primary.other()].is_down();

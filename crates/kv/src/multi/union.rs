@@ -51,6 +51,8 @@ pub(super) struct Facts<'a> {
     pub(super) ages: &'a Ages,
     /// The key was deleted, and nobody was seen to write it since.
     pub(super) deleted: bool,
+    /// Both stores have been followed for as long as an owner may be silent: whoever was not heard is not there.
+    pub(super) watched: bool,
     /// In Unix seconds.
     pub(super) now: i64,
     /// How long after its owner was heard an entry is fresh; 0 = for ever.

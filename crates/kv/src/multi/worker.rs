@@ -98,17 +98,24 @@ async fn heed(core: &Core, open: &OpenKey, place: Place, subscription: &mut Subs
                 }
                 // What is told of an absent key may be older than what a write has made of it since.
                 Some(None) if open.look(|state| matches!(state.snapshot(place), Some(Some(_)))) => {
-                    doubted = core.read(open, place).await.is_err();
+                    doubted = is_doubtful(core, open, place).await;
                 }
                 Some(None) => open.learn(core, place, None, How::Watch),
             },
             _ = probes.tick() => {
                 if doubted || core.health[place].is_down() {
-                    doubted &= core.read(open, place).await.is_err();
+                    doubted &= is_doubtful(core, open, place).await;
                 }
             }
         }
     }
+}
+
+/// Whether a key that a watch said is absent, and that is read again, is still known to be there: the read failed, or something
+/// else that was learned meanwhile counted more than what it found.
+async fn is_doubtful(core: &Core, open: &OpenKey, place: Place) -> bool {
+    let read = core.read(open, place).await;
+    !matches!(read, Ok(Some(_))) && open.look(|state| matches!(state.snapshot(place), Some(Some(_))))
 }
 
 fn is_synced(core: &Core, place: Place) -> bool {
@@ -350,6 +357,10 @@ async fn reconcile_once(core: &Core, open: &OpenKey) -> bool {
     }
     let read = tokio::join!(core.read(open, Place::First), core.read(open, Place::Second));
     if read.0.is_err() || read.1.is_err() {
+        return false;
+    }
+    // Also what was removed, or it would come back.
+    if !core.trace(open, Place::First).await || !core.trace(open, Place::Second).await {
         return false;
     }
     let is_foreign = open.with(core, |state, context| state.reconcile(context, false));
