@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 
 use self::far::FarNews;
 use self::line::{Class, Interleaving, Rank, choose};
-use crate::register::{Body, EntryId, Register};
+use crate::register::{Body, EntryId, MAX_FACETS, Register};
 use crate::time::Now;
 
 /// How many items [`Queue::fill`] looks at in vain before it gives up, so that a long line of large ones costs little.
@@ -71,7 +71,7 @@ pub struct Item {
     pub register: Register,
     /// Whether this member is its author.
     pub own: bool,
-    /// Whether it only says that its author still lives.
+    /// Whether it only says that its author still lives, and is told apart from what else there is to say of its entry.
     pub heartbeat: bool,
     /// How often it was sent, to whomever; what goes to other zones [beside that](Queue::fill_far) does not count.
     pub sent: u32,
@@ -242,7 +242,9 @@ impl Queue {
 
     /// Has this register told to others, unless the queue holds one that is not older.
     ///
-    /// `heartbeat` says whether it only shows that its author lives; of a tombstone it is not heeded. Costs O(log n).
+    /// `heartbeat` says whether it only shows that its author lives; of a tombstone it is not heeded. Beside news of its entry
+    /// that nobody was told yet, as when all of an entry is written at once, a heartbeat is news too: a round goes out for that
+    /// anyway, which it makes hardly longer, and those who hear of the entry see all of it change at once. Costs O(log n).
     pub fn push(
         &mut self,
         now: Now,
@@ -267,7 +269,7 @@ impl Queue {
             Some((rank, item)) if rank.sent == 0 => (rank.turn, item.since),
             _ => (self.turn(), now.mono),
         };
-        let heartbeat = heartbeat && !register.is_tombstone();
+        let heartbeat = heartbeat && !register.is_tombstone() && !self.has_news_of(&place);
         let rank = Rank { class: Class::of(own, heartbeat), sent: 0, turn };
         let item =
             Item { key: place.0.clone(), entry: place.1.clone(), register, own, heartbeat, sent: 0, since };
@@ -498,6 +500,13 @@ impl Queue {
     /// Whether there is an item to send eagerly to those near.
     fn has_news(&self) -> bool {
         Class::NEWS.into_iter().any(|class| self.items.range(class.sent(0, 1)).next().is_some())
+    }
+
+    /// Whether another part of this entry is news that was not sent yet.
+    fn has_news_of(&self, (key, entry): &Place) -> bool {
+        let part = |facet| (key.clone(), EntryId::new(entry.id.clone(), facet));
+        let mut parts = self.ranks.range(part(0)..part(MAX_FACETS));
+        parts.any(|(_, rank)| rank.sent == 0 && Class::NEWS.contains(&rank.class))
     }
 
     fn arm(&mut self, now: Now) {

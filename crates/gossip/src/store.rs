@@ -450,7 +450,8 @@ impl Store {
         self.version = self.version.saturating_add(1);
         let held = self.keys.entry(SmolStr::new(key)).or_insert_with(|| Key::new(key, self.dropped));
         let (digest, sizes) = (held.digest(), held.sizes());
-        held.put(entry, Slot::new(key, entry, register, seen_ms, self.version, written));
+        let lived = held.get(entry).is_some_and(|before| !before.register().is_tombstone());
+        held.put(entry, Slot::new(key, entry, register, seen_ms, self.version, written, lived));
         self.root ^= digest ^ held.digest();
         self.sizes.replace(sizes, held.sizes());
         self.changes.note(key, entry);

@@ -191,7 +191,8 @@ async fn run(num_members: usize, num_instances: usize, duration: Duration) {
             }
         });
     }
-    sleep(3 * HEARTBEAT).await;
+    // Until all that is new at the start was told as often as it is to be: what follows is what heartbeats cost.
+    sleep(8 * HEARTBEAT).await;
     let busy = cost(&members, duration).await;
     arrivals.lock().clear();
     let (all, last, lost) = measure(&members, &arrivals, 1_000, duration).await;

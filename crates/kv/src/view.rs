@@ -88,7 +88,12 @@ impl<V: Value> Decoder<V> {
                 set_seen(&mut seen, id, None);
                 return;
             };
-            if was.is_none_or(|was| !same(&was.bytes, &is.bytes)) {
+            let same_bytes = was.is_some_and(|was| same(&was.bytes, &is.bytes));
+            // Of the entries that lie beside one that changed, most did not: those need no search for what is known of them.
+            if same_bytes && was.is_some_and(|was| was.seen == is.seen) {
+                return;
+            }
+            if !same_bytes {
                 match self.decode_changed(key, id, &is.bytes, entries.get(id)) {
                     Ok(entry) => {
                         entries.insert(id.clone(), entry);

@@ -41,6 +41,10 @@ impl Node {
         out: &mut Vec<Output>,
     ) -> Taken {
         let entry = record.entry();
+        // Four of five that come in are known, which can be seen without a copy of them.
+        if self.store.get(record.key, &entry).is_some_and(|held| record.holds(held.register())) {
+            return Taken::Known;
+        }
         let register = record.register();
         let contested = self.store.contested(record.key, &entry, &register);
         let age = record.age_ms.map(Duration::from_millis);
@@ -144,7 +148,9 @@ impl Node {
             self.gossip_at = self.gossip_at.max(now.mono.saturating_add(self.config.gossip_interval));
         }
         let own = register.author == self.own_name;
-        let heartbeat = self.config.queue.is_heartbeat(entry, &register);
+        // Others wait for the first heartbeat of an entry as they do for its other parts: nobody shows the entry without it.
+        let heartbeat = self.config.queue.is_heartbeat(entry, &register)
+            && self.store.get(key, entry).is_some_and(Slot::only_beats);
         if own && !heartbeat {
             self.wrote_more();
         }

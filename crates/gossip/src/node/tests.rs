@@ -254,6 +254,21 @@ fn a_write_reaches_the_other_at_once() {
     assert_eq!(net.node(2).status().queued, 0);
 }
 
+/// Otherwise members that have the same would not tell each other whom they know.
+#[test]
+fn who_knows_others_is_compared_with_although_it_has_the_same() {
+    let mut net = Net::cluster(2);
+    let (known, root) = (net.node(1).swim.digest(), net.node(1).store().root());
+    let mut sessions_after = |known| {
+        let mut writer = DatagramWriter::new(1400, Header::new(label_hash(""), 77));
+        assert!(writer.try_push_digest(known, &[(SmolStr::default(), root)]));
+        net.give(1, Given::Datagram(addr(2), writer.finish()));
+        net.node(1).status().totals.sessions_done
+    };
+    let before = sessions_after(known);
+    assert_eq!([sessions_after(known), sessions_after(!known)], [before, before + 1]);
+}
+
 #[test]
 fn large_registers_are_offered_and_fetched() {
     let mut net = Net::cluster(2);
@@ -387,6 +402,24 @@ fn who_is_left_alone_finds_back() {
     net.run(secs(120));
     assert_eq!(net.node(2).status().phase, Phase::Active);
     assert_eq!(net.node(1).status().members, 2);
+}
+
+#[test]
+fn who_is_left_alone_looks_for_others_at_once() {
+    // So that a death is noticed between two looks at the seeds, which come every second.
+    let mut net = Net::cluster_of(2, |config| {
+        let swim = crate::swim::Config { suspicion_timeout: Duration::from_millis(4_500), ..config.swim };
+        Config { swim, ..config }
+    });
+    let death = Event::MemberDown { name: net.node(1).id().name };
+    net.nodes.remove(&addr(1));
+    let is_noticed = (0..6_000).any(|_| {
+        net.run(Duration::from_millis(10));
+        net.has(2, &death)
+    });
+    assert!(is_noticed);
+    let status = net.node(2).status();
+    assert_eq!((status.phase, status.join_attempts), (Phase::Lonely, 1));
 }
 
 #[test]

@@ -323,6 +323,29 @@ fn news_is_due_soon_and_heartbeats_wait_for_the_tick() {
 }
 
 #[test]
+fn a_heartbeat_goes_along_with_news_of_its_entry_that_nobody_was_told_yet() {
+    let put = |queue: &mut Queue, ms, id, facet, heartbeat| {
+        queue.push(at(ms), SmolStr::new(KEY), EntryId::new(id, facet), written(ms), true, heartbeat);
+    };
+    let mut queue = Queue::new(Config::default());
+    put(&mut queue, 1, "a", 0, false);
+    put(&mut queue, 1, "a", 2, true);
+    // There is no news of this one.
+    put(&mut queue, 1, "b", 2, true);
+    assert!(queue.take_eager(at(11)));
+    assert_eq!(told_eagerly(&mut queue, at(11), 1, 100), ["a", "a"]);
+
+    // What was told already does not call for another round.
+    put(&mut queue, 20, "a", 2, true);
+    assert_eq!(queue.next_deadline(), None);
+    // Nor do heartbeats do so for each other.
+    put(&mut queue, 20, "b", 1, true);
+    put(&mut queue, 20, "b", 2, true);
+    assert_eq!(queue.next_deadline(), None);
+    assert!(told_eagerly(&mut queue, at(30), 1, 100).is_empty());
+}
+
+#[test]
 fn news_that_went_out_otherwise_needs_no_round() {
     let mut queue = Queue::new(Config::default());
     push(&mut queue, at(0), "a", By::Us, written(1));

@@ -110,10 +110,12 @@ pub struct Slot {
     seen_ms: i64,
     changed: u64,
     written: bool,
+    only_beats: bool,
 }
 
 impl Slot {
-    /// `written` if this process made what it holds, rather than took it from another.
+    /// `written` if this process made what it holds, rather than took it from another; `lived` if what it takes the place of was
+    /// live.
     pub(super) fn new(
         key: &str,
         entry: &EntryId,
@@ -121,15 +123,17 @@ impl Slot {
         seen_ms: i64,
         changed: u64,
         written: bool,
+        lived: bool,
     ) -> Self {
-        let hash = if entry.facet == HEARTBEAT_FACET && !register.is_tombstone() {
+        let beats = entry.facet == HEARTBEAT_FACET && !register.is_tombstone();
+        let hash = if beats {
             // That there is one, and nothing else of it.
             let body = Body::Live(Bytes::new());
             Register { version: Version::default(), author: 0, body }.hash(key, entry)
         } else {
             register.hash(key, entry)
         };
-        Self { register, hash, seen_ms, changed, written }
+        Self { register, hash, seen_ms, changed, written, only_beats: beats && lived }
     }
 
     /// What is stored.
@@ -152,6 +156,12 @@ impl Slot {
     /// What it adds to the digest of its bucket.
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// Whether it is a heartbeat that took the place of another one, so that all it says is that its entry is still alive. The
+    /// first one of an entry says more: it is a part without which nobody can show the entry.
+    pub fn only_beats(&self) -> bool {
+        self.only_beats
     }
 
     pub(super) fn seen_ms(&self) -> i64 {

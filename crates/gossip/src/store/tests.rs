@@ -255,6 +255,28 @@ fn ages_are_told_by_the_sender_and_grow_here() {
 }
 
 #[test]
+fn a_heartbeat_only_beats_where_another_one_was_before() {
+    let mut store = store();
+    let mut clock = Clock::default();
+    let heartbeat = EntryId::new("i", HEARTBEAT_FACET);
+    let mut only_beats = |place: &EntryId, ms, text| {
+        assert!(store.merge(at(ms), "k", place, &register(0, ms, PEER, text), None).is_change());
+        store.get("k", place).unwrap().only_beats()
+    };
+    assert!(!only_beats(&heartbeat, 1, Some("first")));
+    assert!(only_beats(&heartbeat, 2, Some("second")));
+    assert!(!only_beats(&heartbeat, 3, None));
+    assert!(!only_beats(&heartbeat, 4, Some("anew")));
+    assert!(!only_beats(&entry("i"), 1, Some("one")) && !only_beats(&entry("i"), 2, Some("two")));
+    // What is written here is no different.
+    let other = EntryId::new("j", HEARTBEAT_FACET);
+    for expected in [false, true] {
+        store.write(at(5), "k", &other, body(Some("own")), &mut clock).unwrap();
+        assert_eq!(store.get("k", &other).unwrap().only_beats(), expected);
+    }
+}
+
+#[test]
 fn changes_are_applied_all_or_none_and_conflict_by_the_entry() {
     let mut store = store();
     let mut clock = Clock::default();

@@ -213,6 +213,23 @@ fn f6_who_hears_nothing_accuses_late() {
     assert!(net.run_until(secs(60), accused));
 }
 
+/// Without the score, it would have probed 15 times. Without its limit, it would wait ever longer.
+#[test]
+fn f6_who_hears_nothing_probes_rarely() {
+    let mut net = Net::cluster(6, 6);
+    net.cut.extend((2..=6).map(|other| (addr(other), addr(1))));
+    net.run(secs(30));
+    let mut updates = Vec::new();
+    let mut is_ping = |bytes: &[u8]| {
+        let (header, _) = read_message(bytes, &mut updates).unwrap();
+        matches!(header.message, Message::Ping(_))
+    };
+    // After 2, 4, 12 and 26 s, each time with three relays that are silent.
+    let pings = net.log.iter().filter(|(from, _, bytes)| *from == addr(1) && is_ping(bytes)).count();
+    assert_eq!((pings, net.node(1).score()), (4, 7));
+    assert_eq!(net.node(1).counts().engine_errors, 0);
+}
+
 /// Without receipts of the relays, all of them would be silent, and finding a member dead would slow down who finds it.
 #[test]
 fn f6_finding_a_dead_member_is_no_fault() {
@@ -307,6 +324,33 @@ fn f9_who_leaves_is_heard_and_stays_away() {
     assert_eq!((net.deaths(), net.rejoins()), (4, 0));
 }
 
+/// Fed on, a leaver that hears of its own death would begin a new life, while it leaves and afterwards.
+#[test]
+fn f9_who_leaves_does_not_come_back_when_it_hears_of_its_death() {
+    let mut net = Net::cluster(5, 9);
+    net.run(secs(5));
+    net.act(1, Swim::leave);
+    for wait in [0, 5] {
+        net.run(secs(wait));
+        let death = MemberState { id: id(1), incarnation: 0, state: State::Down };
+        let gossip = net.message(2, 1, Message::Gossip, &[death.into()]);
+        assert!(net.hand(1, &gossip).is_ok());
+        net.act(1, |swim, now, out| swim.apply(now, [death], out));
+        assert_eq!((net.node(1).id(), net.rejoins()), (id(1), 0), "after {wait} s");
+    }
+}
+
+/// Without the limit, the only other member would be told four times, which takes 600 ms.
+#[test]
+fn f9_leaving_takes_no_longer_than_it_may() {
+    let mut net = Net::cluster_with(&Config { leave_timeout: millis(300), ..Config::default() }, 2, 9);
+    net.act(1, Swim::leave);
+    net.run(millis(299));
+    assert_eq!(net.count(|event| *event == SwimEvent::Left), 0);
+    net.run(millis(1));
+    assert_eq!(net.count(|event| *event == SwimEvent::Left), 1);
+}
+
 #[test]
 fn f9_leaving_ends_even_if_nobody_is_there_to_hear() {
     let mut net = Net::new(9);
@@ -328,6 +372,17 @@ fn f10_late_timers_come_in_order() {
         assert_eq!(net.node(number).counts().engine_errors, 0);
         assert_eq!(net.node(number).num_members(), 2);
     }
+}
+
+/// Each probe is asked for by the one before: were it dropped for coming late, there would be no other one.
+#[test]
+fn f10_late_timers_are_not_dropped() {
+    let mut net = Net::cluster(3, 10);
+    net.dead.insert(addr(3));
+    net.run(millis(2_100));
+    net.pause(secs(600));
+    let is_found = |net: &Net| (1..=2).all(|number| net.state(number, 3) == Some(State::Down));
+    assert!(net.run_until(secs(60), is_found));
 }
 
 #[test]

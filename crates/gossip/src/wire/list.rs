@@ -96,6 +96,15 @@ impl<'a> Record<'a> {
         Register { version: self.version, author: self.author, body }
     }
 
+    /// Whether it is this very register. Costs no copy.
+    pub fn holds(&self, register: &Register) -> bool {
+        let body = match &register.body {
+            Body::Live(bytes) => Some(&bytes[..]),
+            Body::Tombstone => None,
+        };
+        (self.version, self.author, self.body) == (register.version, register.author, body)
+    }
+
     /// Appends all but the key.
     pub(super) fn put(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
         let mut flags = 0;

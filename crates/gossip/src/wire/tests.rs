@@ -317,6 +317,19 @@ fn the_bytes_of_a_record_are_as_documented() {
 }
 
 #[test]
+fn a_record_holds_a_register_only_if_all_of_it_is_the_same() {
+    let owned = Owned::new("k", "i", b"body");
+    let holds = |register: &Register| owned.record().holds(register);
+    let register = || owned.register.clone();
+    assert!(holds(&register()));
+    let version = Version { epoch: 1, ..register().version };
+    assert!(!holds(&Register { version, ..register() }) && !holds(&Register { author: 8, ..register() }));
+    for body in [Body::Live(Bytes::from_static(b"other")), Body::Live(Bytes::new()), Body::Tombstone] {
+        assert!(!holds(&Register { body, ..register() }));
+    }
+}
+
+#[test]
 fn what_is_pushed_one_after_another_shares_a_section_and_names_a_key_once() {
     let records = ["a", "b", "c"].map(|id| Item::Record(Owned::new("a-long-name-of-a-key", id, b"")));
     let sizes: Vec<_> = (1..=3).map(|num| written(&records[..num]).len()).collect();

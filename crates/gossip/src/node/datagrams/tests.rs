@@ -2,8 +2,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::api::{Command, Config, Input};
-use crate::id::NodeId;
-use crate::register::EntryId;
+use crate::id::{NodeId, name_hash};
+use crate::register::{EntryId, Version};
+use crate::time::Hlc;
+use crate::wire::label_hash;
 
 fn at(ms: u64) -> Now {
     Now { mono: Duration::from_millis(ms), wall_ms: 1_700_000_000_000 + ms }
@@ -92,4 +94,72 @@ fn without_rounds_the_tick_tells_other_zones() {
     // The tick itself goes to one zone.
     assert!(to.len() == FIRST_PER_ZONE + 3 && far >= FIRST_PER_ZONE, "{to:?}");
     assert!(!node.queue.has_far_news());
+}
+
+fn part(facet: u8) -> EntryId {
+    EntryId::new("i", facet)
+}
+
+/// Writes these parts of an entry at once.
+fn write_parts(node: &mut Node, ms: u64, facets: &[u8]) {
+    let body = Some(Bytes::from(ms.to_string()));
+    let changes = facets.iter().map(|facet| (part(*facet), body.clone())).collect();
+    node.handle(at(ms), Input::Command(Command::Upsert { key: "ring".into(), changes }), &mut Vec::new());
+}
+
+/// A datagram with these parts of an entry, which another member has written, comes in.
+fn hear_parts(node: &mut Node, ms: u64, facets: &[u8]) {
+    let version = Version { epoch: 0, hlc: Hlc::from_ms(at(ms).wall_ms) };
+    let body = ms.to_string();
+    let mut writer = DatagramWriter::new(1400, Header::new(label_hash(""), 77));
+    for &facet in facets {
+        let (author, body) = (name_hash("m1"), Some(body.as_bytes()));
+        let record = Record { key: "ring", id: "i", facet, version, author, age_ms: Some(0), body };
+        assert!(writer.try_push_record(&record));
+    }
+    let bytes = writer.finish();
+    node.handle(at(ms), Input::Datagram { from: addr(1), bytes: &bytes }, &mut Vec::new());
+}
+
+/// How many of the own zone are told of each part when it is looked what is due.
+fn told_near(node: &mut Node, ms: u64) -> [usize; 3] {
+    let mut out = Vec::new();
+    node.handle(at(ms), Input::Tick, &mut out);
+    [0, 1, 2].map(|facet| told(&out, &part(facet)).iter().filter(|to| !is_far(to)).count())
+}
+
+/// Lets everything be told until then.
+fn tell_all(node: &mut Node, from_ms: u64, until_ms: u64) {
+    for ms in (from_ms..until_ms).step_by(10) {
+        node.handle(at(ms), Input::Tick, &mut Vec::new());
+    }
+    assert!(node.queue.is_empty());
+}
+
+#[test]
+fn an_entry_is_told_as_a_whole_at_once_and_mere_heartbeats_wait_for_the_tick() {
+    for gives in [write_parts, hear_parts] {
+        let mut node = in_two_zones(50);
+        gives(&mut node, 5_000, &[0, 1, 2]);
+        assert_eq!(told_near(&mut node, 5_010), [3, 3, 3], "a new entry");
+        tell_all(&mut node, 5_020, 8_000);
+
+        gives(&mut node, 8_000, &[2]);
+        assert_eq!(told_near(&mut node, 8_010), [0, 0, 0], "it only lives on");
+        tell_all(&mut node, 8_020, 11_000);
+
+        gives(&mut node, 11_000, &[0, 2]);
+        assert_eq!(told_near(&mut node, 11_010), [3, 0, 3], "another state, and when that was");
+    }
+}
+
+#[test]
+fn the_part_that_an_entry_still_lacked_is_told_at_once() {
+    for gives in [write_parts, hear_parts] {
+        let mut node = in_two_zones(50);
+        gives(&mut node, 5_000, &[0, 1]);
+        tell_all(&mut node, 5_010, 8_000);
+        gives(&mut node, 8_000, &[2]);
+        assert_eq!(told_near(&mut node, 8_010), [0, 0, 3]);
+    }
 }

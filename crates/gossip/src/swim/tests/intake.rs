@@ -84,6 +84,17 @@ fn f4_a_death_of_before_the_last_answer_is_heeded_once_in_a_while() {
     assert_eq!((net.deaths(), net.rejoins()), (0, 0));
 }
 
+/// Otherwise each member would have to hear of it in a session of its own.
+#[test]
+fn f4_what_is_new_of_a_known_member_is_told_on() {
+    let mut net = Net::cluster_with(&calm(), 3, 4);
+    let later = MemberState { id: NodeId { generation: START_MS + 1, ..id(3) }, ..told(3, 0, State::Alive) };
+    net.dead.insert(addr(3));
+    apply(&mut net, &[later]);
+    net.run(secs(1));
+    assert!(net.node(2).members().any(|member| member == later.id));
+}
+
 /// Told on, every list of a large cluster that somebody gets at its start would be in all its messages for minutes.
 #[test]
 fn what_is_new_only_to_a_joiner_is_not_told_on() {

@@ -251,10 +251,11 @@ pub(super) fn gossip(cluster: &Cluster) -> Vec<Reason> {
 /// Who does not know whom.
 fn strangers(cluster: &Cluster) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let everybody: BTreeSet<&str> = cluster.gossip().map(|(_, gossip)| gossip.name.as_str()).collect();
     for (process, gossip) in cluster.gossip() {
-        let unknown: Vec<&str> = everybody.difference(&gossip.alive()).copied().collect();
+        let unknown = cluster.gossip().filter(|(_, other)| !gossip.sees(other));
+        let unknown: BTreeSet<&str> = unknown.map(|(_, other)| other.name.as_str()).collect();
         if !unknown.is_empty() {
+            let unknown: Vec<&str> = unknown.into_iter().collect();
             let why = format!("does not see as living members of gossip: {}", unknown.join(", "));
             reasons.push(Reason::of(process, why));
         }

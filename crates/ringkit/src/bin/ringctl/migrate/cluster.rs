@@ -8,7 +8,7 @@ use ringkit_loadgen::{Error, http};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::page::{Gossip, Page, Process, Shard, Silent};
+use super::page::{Gossip, Member, Page, Process, Shard, Silent};
 use crate::args::{BadFlag, Parsed};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -136,7 +136,7 @@ impl Found {
         let hosts: BTreeSet<String> = unmet.values().filter_map(|unmet| host(&unmet.address)).collect();
         for process in &self.processes {
             let members = process.gossip.iter().flat_map(|gossip| &gossip.members);
-            let alive = members.filter(|member| member.state == "alive" && !self.is_member(&member.name));
+            let alive = members.filter(|member| member.state == "alive" && !self.is_member(member));
             for member in alive {
                 // It probably is the one that was seen in a ring.
                 if host(&member.addr).is_some_and(|host| hosts.contains(&host)) {
@@ -159,9 +159,9 @@ impl Found {
         instances.any(|instance| instance.target == ring && instance.name == shard.id)
     }
 
-    fn is_member(&self, name: &str) -> bool {
+    fn is_member(&self, member: &Member) -> bool {
         let mut gossip = self.processes.iter().filter_map(|process| process.gossip.as_ref());
-        gossip.any(|gossip| gossip.name == name)
+        gossip.any(|gossip| gossip.is(member))
     }
 
     fn finish(self, targets: &Targets) -> Cluster {

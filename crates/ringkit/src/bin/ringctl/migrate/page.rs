@@ -1,7 +1,7 @@
 //! What processes tell of themselves, as far as a migration needs it. What is missing is taken as nothing: processes of several
 //! versions may be asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -155,6 +155,7 @@ impl Named {
 #[serde(default)]
 pub(super) struct Gossip {
     pub(super) name: String,
+    pub(super) addr: String,
     pub(super) label: String,
     pub(super) phase: String,
     pub(super) synced: bool,
@@ -197,10 +198,15 @@ pub(super) struct OwnClock {
 }
 
 impl Gossip {
-    /// The names of the members that are alive, itself included.
-    pub(super) fn alive(&self) -> BTreeSet<&str> {
-        let members = self.members.iter().filter(|member| member.state == "alive");
-        members.map(|member| member.name.as_str()).chain([self.name.as_str()]).collect()
+    /// Whether this is who `member` is. Of whom nothing is taken in, as its clock is wrong, others know no name.
+    pub(super) fn is(&self, member: &Member) -> bool {
+        member.name == self.name || !self.addr.is_empty() && member.addr == self.addr
+    }
+
+    /// Whether the other one is alive as far as this one knows.
+    pub(super) fn sees(&self, other: &Self) -> bool {
+        let mut alive = self.members.iter().filter(|member| member.state == "alive");
+        self.name == other.name || alive.any(|member| other.is(member))
     }
 }
 

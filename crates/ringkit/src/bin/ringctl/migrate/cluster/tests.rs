@@ -151,6 +151,16 @@ fn members_of_gossip_are_looked_for_unless_a_ring_tells_of_them() {
     let who: Vec<&str> = unmet.iter().map(|unmet| unmet.who.as_str()).collect();
     assert_eq!(who, ["gossip member `c`", "ingester `i2`"]);
     assert_eq!(unmet[0].url(None).unwrap(), "http://10.0.0.3:8080/prefix");
+    // Whoever answers is known by its address, also to those who know no name of it.
+    let known = json!({ "name": "z", "addr": "10.0.0.3:7946" });
+    let known = Process {
+        gossip: Some(Gossip::deserialize(known).unwrap()),
+        url: "http://z".into(),
+        ..Process::default()
+    };
+    let both = Found { processes: [found.processes.clone(), vec![known]].concat(), ..Found::default() };
+    let who: Vec<String> = both.unmet().into_iter().map(|unmet| unmet.who).collect();
+    assert_eq!(who, ["ingester `i2`"]);
     assert_eq!(unmet[1].url(Some(9009)).unwrap(), "http://10.0.0.2:9009/prefix");
     let v6 = Unmet {
         who: String::new(),
