@@ -422,7 +422,11 @@ impl State {
         let primary = context.mode.primary;
         let max_lag = context.freshness.heartbeat_period.saturating_mul(3).as_secs();
         let facts = self.facts(context, &self.marks);
-        Some(reconcile::pushes(entries(primary)?, entries(primary.other())?, max_lag, &facts))
+        let mut pushes = reconcile::pushes(entries(primary)?, entries(primary.other())?, max_lag, &facts);
+        // What was only brought there from here is no sign that its owner is still to be here.
+        let relayed = &self.held[primary.other()].traces.relayed;
+        pushes.foreign.retain(|(id, _)| !relayed.contains(id));
+        Some(pushes)
     }
 
     pub(super) fn set_reconciled(&mut self, at_ms: i64) {
