@@ -1,5 +1,5 @@
-//! Two stores that are one: what its users may rely on, and what must not happen again that happened with Cortex's. Each hazard of
-//! those has a test by its number.
+//! Two stores that are one: what its users may rely on, and what must not happen again that happened with Cortex's. Most
+//! hazards of those have a test by their number; H4 and H12 show only in whole processes, and H11 cannot be written here.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "multi/conformance.rs"]

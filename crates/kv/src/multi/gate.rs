@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::compare::Comparison;
+use super::compare::{Comparison, Listed};
 use super::place::{Both, Place};
 use crate::store::Standing;
 
@@ -122,20 +122,10 @@ pub(super) fn switch(target: Place, store: &StoreFacts, keys: &[KeyFacts], bound
         };
         let (missing, relayed) = (&found.missing[target], &found.relayed[target]);
         if missing.num > 0 {
-            say(
-                Reason::Missing,
-                format!("{} entries of `{ring}` are missing in {name}: {}", missing.num, missing.names()),
-            );
+            say(Reason::Missing, missing_in(ring, name, missing));
         }
         if relayed.num > 0 {
-            say(
-                Reason::Relayed,
-                format!(
-                    "{} entries of `{ring}` are in {name} only because others than their owners wrote them there: {}",
-                    relayed.num,
-                    relayed.names()
-                ),
-            );
+            say(Reason::Relayed, relayed_to(ring, name, relayed));
         }
         let ghosts = &found.ghosts[target];
         if ghosts.num > 0 {
@@ -176,22 +166,10 @@ pub(super) fn stop(primary: Place, store: &StoreFacts, secondary_up: bool, keys:
             None => format!("`{ring}` was not heard from both stores"),
             // Nobody would bring them any more.
             Some(found) if found.relayed[primary].num > 0 => {
-                let relayed = &found.relayed[primary];
-                format!(
-                    "{} entries of `{ring}` are in {} only because others than their owners wrote them there: {}",
-                    relayed.num,
-                    store.name,
-                    relayed.names()
-                )
+                relayed_to(ring, store.name, &found.relayed[primary])
             }
             Some(found) if found.missing[primary].num > 0 => {
-                let missing = &found.missing[primary];
-                format!(
-                    "{} entries of `{ring}` are missing in {}: {}",
-                    missing.num,
-                    store.name,
-                    missing.names()
-                )
+                missing_in(ring, store.name, &found.missing[primary])
             }
             Some(_) => continue,
         };
@@ -200,10 +178,21 @@ pub(super) fn stop(primary: Place, store: &StoreFacts, secondary_up: bool, keys:
     reasons
 }
 
+fn missing_in(ring: &str, store: &str, missing: &Listed) -> String {
+    format!("{} entries of `{ring}` are missing in {store}: {}", missing.num, missing.names())
+}
+
+fn relayed_to(ring: &str, store: &str, relayed: &Listed) -> String {
+    format!(
+        "{} entries of `{ring}` are in {store} only because others than their owners wrote them there: {}",
+        relayed.num,
+        relayed.names()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::multi::compare::Listed;
 
     fn store() -> StoreFacts {
         StoreFacts { name: "memberlist", up: true, synced: true, standing: None }
