@@ -6,13 +6,15 @@ use std::fmt::Write as _;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ringkit_kv::Value as _;
 use ringkit_kv::memberlist::{KeyContents, Memberlist};
 use ringkit_ring::{Desc, InstanceDesc, RingCodec};
 use serde::Serialize;
 
-use super::encode::{base64, indented};
+use super::encode::indented;
 use super::{report, silent};
 use crate::pages::time::{age, go_default};
 use crate::status::{HttpError, text};
@@ -56,12 +58,12 @@ pub(super) async fn key(
     let stored = std::str::from_utf8(&contents.stored);
     match (format, stored) {
         (Format::Struct, Ok(stored)) => Ok(text(StatusCode::OK, stored)),
-        (Format::Struct, Err(_)) => Ok(text(StatusCode::OK, base64(&contents.stored))),
+        (Format::Struct, Err(_)) => Ok(text(StatusCode::OK, STANDARD.encode(&contents.stored))),
         // What nobody here can read is told as JSON already.
         (Format::Json, Ok(registers)) if contents.codec.is_empty() => Ok(as_json(registers.to_owned())),
         (Format::JsonPretty, Ok(registers)) if contents.codec.is_empty() => Ok(as_json(indented(registers))),
         (_, Ok(stored)) => json(stored, format).await,
-        (_, Err(_)) => json(&base64(&contents.stored), format).await,
+        (_, Err(_)) => json(&STANDARD.encode(&contents.stored), format).await,
     }
 }
 

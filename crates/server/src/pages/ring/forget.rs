@@ -1,7 +1,5 @@
 //! Forgetting instances: removing their entries from the ring, by an operator's wish.
 
-use std::fmt::Write as _;
-
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -9,7 +7,7 @@ use ringkit_kv::Client;
 use ringkit_ring::{Desc, Operation, Ring};
 use serde::{Deserialize, Serialize};
 
-use crate::pages::wants_json;
+use crate::pages::{Encoded, wants_json};
 use crate::status::HttpError;
 
 /// How many ids a message names; it travels in an address.
@@ -72,7 +70,7 @@ pub(super) async fn forget(
         return Ok(Json(outcome).into_response());
     }
     if asked.page == "1" {
-        let to = format!("?told={}", percent_encoded(&outcome.message));
+        let to = format!("?told={}", Encoded(&outcome.message));
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response());
     }
     Ok((StatusCode::FOUND, [(header::LOCATION, "#")]).into_response())
@@ -183,21 +181,4 @@ fn cut(text: &str, letters: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// `text` as a value in an address.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => {
-                // Writing to a string cannot fail.
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-    }
-    encoded
 }

@@ -3,6 +3,8 @@
 //! A key is changed in three steps, each at every process before the next: add the new one at the end, move it to the front,
 //! remove the old one. The first key of all is introduced in another way: where there is no key yet, the end is the front.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 
@@ -46,7 +48,7 @@ fn generate(_: &Parsed) -> Result<u8, Failure> {
     SysRng
         .try_fill_bytes(&mut key)
         .map_err(|cause| format!("the operating system gives no randomness: {cause}"))?;
-    print(&format!("{}\n", base64(&key)));
+    print(&format!("{}\n", STANDARD.encode(key)));
     Ok(OK)
 }
 
@@ -89,21 +91,6 @@ fn processes_table(processes: &[Process]) -> String {
     table(["PROCESS", "URL", "SEALS WITH", "OPENS", "IN CLEAR", "UNOPENABLE"], rows)
 }
 
-/// Base64 with padding, as the configuration wants it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-        let bits = bits << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let letter = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= group.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::report::ClusterKey;
@@ -124,13 +111,5 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "a        http://a  ab          22 (3 opened), ab (3 opened)  refused   0");
         assert_eq!(lines[2], "b        http://b  -           -                             accepted  0");
-    }
-
-    #[test]
-    fn keys_are_written_in_base64() {
-        assert_eq!(base64(b"foob"), "Zm9vYg==");
-        assert_eq!(base64(b"fooba"), "Zm9vYmE=");
-        assert_eq!(base64(b"foobar"), "Zm9vYmFy");
-        assert_eq!(base64(&[0xff; KEY_BYTES]).len(), 44);
     }
 }

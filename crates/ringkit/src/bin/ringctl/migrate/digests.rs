@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -15,6 +16,8 @@ use super::page::{Gossip, GossipKey};
 /// How often digests are looked at before what they stand for is.
 const TRIES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(200);
+/// What cannot stand for itself in the query of an address.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What one process holds by gossip: its name here, and of each key something that tells it from others.
 type Held = (String, BTreeMap<String, String>);
@@ -73,9 +76,13 @@ fn differing(held: &[Held]) -> BTreeSet<String> {
 
 /// What one process holds of a key, without the heartbeats; `None` if it does not tell.
 async fn contents(name: &str, url: &str, key: &str) -> (String, Option<BTreeMap<String, String>>) {
-    let path = format!("/memberlist?viewKey={}&format=json", encoded(key));
-    let held = get(url, &path).await.ok().map(|value| settled(&value));
+    let held = get(url, &path_of(key)).await.ok().map(|value| settled(&value));
     (name.to_owned(), held)
+}
+
+/// Where a process tells what it holds of a key.
+fn path_of(key: &str) -> String {
+    format!("/memberlist?viewKey={}&format=json", utf8_percent_encode(key, ENCODED))
 }
 
 /// Each entry of a value, without what is always under way.
@@ -111,15 +118,6 @@ fn odd_contents(key: &str, held: &[(String, Option<BTreeMap<String, String>>)]) 
         reasons.push(Reason { process: Some(name.clone()), ring: Some(key.to_owned()), why });
     }
     reasons
-}
-
-/// Text as a value in the query of an address.
-fn encoded(text: &str) -> String {
-    let letter = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(letter).collect()
 }
 
 #[cfg(test)]
@@ -168,6 +166,9 @@ mod tests {
 
     #[test]
     fn keys_are_asked_for_by_their_whole_name() {
-        assert_eq!(encoded("collectors/ring ü"), "collectors%2Fring%20%C3%BC");
+        assert_eq!(
+            path_of("collectors/ring ü"),
+            "/memberlist?viewKey=collectors%2Fring%20%C3%BC&format=json"
+        );
     }
 }
