@@ -3,6 +3,7 @@
 
 mod args;
 mod config;
+mod gossip;
 mod kv;
 mod load;
 mod memberlist;

@@ -2,7 +2,6 @@
 
 mod advice;
 mod keyring;
-mod report;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,8 +10,8 @@ use std::time::Duration;
 use ringkit_loadgen::http;
 use serde_json::Value;
 
-use self::report::{Report, ringkit};
 use crate::args::{BadFlag, Command, Flag, Parsed};
+use crate::gossip::{Gossip, ringkit};
 use crate::{Failure, OK, block_on, print};
 
 pub(crate) use self::keyring::{GENERATE, KEYRING};
@@ -70,7 +69,7 @@ fn status(args: &Parsed) -> Result<u8, Failure> {
         print(&format!("{page:#}\n"));
         return Ok(OK);
     }
-    print(&in_words(&Report::of(url, &page)?));
+    print(&in_words(&read(url, &page)?));
     Ok(OK)
 }
 
@@ -78,11 +77,12 @@ fn members(args: &Parsed) -> Result<u8, Failure> {
     let url = args.needed("url")?;
     let page = fetch(url)?;
     if args.has("json") {
-        let members = ringkit(url, &page)?.get("members").cloned().unwrap_or_default();
+        let told = ringkit(&page).map_err(|problem| about(url, &problem))?;
+        let members = told.get("members").cloned().unwrap_or_default();
         print(&format!("{members:#}\n"));
         return Ok(OK);
     }
-    print(&members_table(&Report::of(url, &page)?));
+    print(&members_table(&read(url, &page)?));
     Ok(OK)
 }
 
@@ -111,6 +111,15 @@ fn outcome(answer: &Value) -> &str {
 /// The page of the process at `url`, as JSON.
 fn fetch(url: &str) -> Result<Value, Failure> {
     block_on(async { Ok(http::get_json(url, PATH, TIMEOUT).await?) }).map_err(|failure| explain(url, failure))
+}
+
+/// Reads the page of the process at `url`.
+fn read(url: &str, page: &Value) -> Result<Gossip, Failure> {
+    Ok(Gossip::of(page).map_err(|problem| about(url, &problem))?)
+}
+
+fn about(url: &str, problem: &str) -> String {
+    format!("{url}: this page {problem}")
 }
 
 /// What is wrong with a process without such a page, if that is it.
@@ -152,8 +161,8 @@ async fn ask_to_heal(url: &str, key: &str, id: Option<&str>, token: Option<&str>
     }
 }
 
-fn in_words(report: &Report) -> String {
-    let Report { name, addr, label, zone, build, transport, phase, .. } = report;
+fn in_words(report: &Gossip) -> String {
+    let Gossip { name, addr, label, zone, build, transport, phase, .. } = report;
     let mut text = format!("{name} at {addr}");
     for (what, value) in [("zone", zone), ("build", build)] {
         if !value.is_empty() {
@@ -224,7 +233,7 @@ fn line(text: &mut String, what: &str, value: &str) {
     let _ = writeln!(text, "{what:<13}{value}");
 }
 
-fn population(report: &Report) -> String {
+fn population(report: &Gossip) -> String {
     let mut by_state: BTreeMap<&str, usize> = BTreeMap::new();
     for member in &report.members {
         *by_state.entry(&member.state).or_default() += 1;
@@ -233,7 +242,7 @@ fn population(report: &Report) -> String {
     format!("{}: {}", report.members.len(), states.join(", "))
 }
 
-fn keys_table(report: &Report) -> String {
+fn keys_table(report: &Gossip) -> String {
     let rows = report.keys.iter().map(|key| {
         [
             key.key.clone(),
@@ -249,7 +258,7 @@ fn keys_table(report: &Report) -> String {
     table(["KEY", "CODEC", "ENTRIES", "REGISTERS", "TOMBSTONES", "SIZE", "CHANGED", "DIGEST"], rows)
 }
 
-fn members_table(report: &Report) -> String {
+fn members_table(report: &Gossip) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let rows = report.members.iter().map(|member| {
         [

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::report::{ClusterKey, Report};
+use crate::gossip::{ClusterKey, Gossip};
 
 /// The keyring of one process.
 #[derive(Debug, Serialize)]
@@ -38,7 +38,7 @@ pub(super) struct Advice {
 }
 
 impl Process {
-    pub(super) fn new(url: String, report: &Report) -> Self {
+    pub(super) fn new(url: String, report: &Gossip) -> Self {
         let mut opens: BTreeMap<String, u64> = BTreeMap::new();
         let mut repeated = BTreeSet::new();
         for ClusterKey { id, opened, .. } in &report.keyring {
@@ -249,8 +249,8 @@ fn names(processes: &[Process], meant: impl Fn(&Process) -> bool) -> Option<Stri
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Member;
     use super::*;
+    use crate::gossip::Member;
 
     /// Processes called a, b, …, each with its keys in order: the first one seals.
     fn processes(keyrings: &[&[&str]]) -> Vec<Process> {
@@ -261,7 +261,7 @@ mod tests {
                 opened: 3,
             });
             let name = ["a", "b", "c"][place];
-            let report = Report { name: name.to_owned(), keyring: keyring.collect(), ..Report::default() };
+            let report = Gossip { name: name.to_owned(), keyring: keyring.collect(), ..Gossip::default() };
             Process::new(format!("http://{name}"), &report)
         };
         keyrings.iter().enumerate().map(process).collect()
@@ -434,7 +434,7 @@ mod tests {
             state: state.to_owned(),
             ..Member::default()
         };
-        let report = Report {
+        let report = Gossip {
             name: "a".to_owned(),
             members: vec![
                 member("a", "alive"),
@@ -442,7 +442,7 @@ mod tests {
                 member("c", "suspect"),
                 member("d", "alive"),
             ],
-            ..Report::default()
+            ..Gossip::default()
         };
         assert_eq!(not_asked(&[Process::new("http://a".to_owned(), &report)]), ["b", "c", "d"]);
     }
@@ -459,7 +459,7 @@ mod tests {
         let requires = |ids: &[&str], requires_sealed| {
             let key = |id: &&str| ClusterKey { id: (*id).to_owned(), ..ClusterKey::default() };
             let keyring = ids.iter().map(key).collect();
-            let report = Report { keyring, requires_sealed, ..Report::default() };
+            let report = Gossip { keyring, requires_sealed, ..Gossip::default() };
             Process::new(String::new(), &report).requires_sealed
         };
         assert!(requires(&["0123456789abcdef"], None) && requires(&["11"], Some(true)));

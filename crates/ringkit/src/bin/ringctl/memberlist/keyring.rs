@@ -9,8 +9,7 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 
 use super::advice::{Process, advise, not_asked, plain};
-use super::report::Report;
-use super::{fetch, table};
+use super::{fetch, read, table};
 use crate::args::{BadFlag, Command, Flag, Parsed};
 use crate::{Failure, NOT_OK, OK, print};
 
@@ -59,7 +58,7 @@ fn status(args: &Parsed) -> Result<u8, Failure> {
     }
     let mut processes = Vec::new();
     for url in urls {
-        let report = Report::of(&url, &fetch(&url)?)?;
+        let report = read(&url, &fetch(&url)?)?;
         processes.push(Process::new(url, &report));
     }
     let advice = advise(&processes, args.text("new").map(plain).as_deref());
@@ -93,8 +92,8 @@ fn processes_table(processes: &[Process]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::ClusterKey;
     use super::*;
+    use crate::gossip::{ClusterKey, Gossip};
 
     #[test]
     fn the_table_shows_each_keyring() {
@@ -104,7 +103,7 @@ mod tests {
                 seals: at == 0,
                 opened: 3,
             });
-            let report = Report { name: name.to_owned(), keyring: keyring.collect(), ..Report::default() };
+            let report = Gossip { name: name.to_owned(), keyring: keyring.collect(), ..Gossip::default() };
             Process::new(format!("http://{name}"), &report)
         };
         let text = processes_table(&[process("a", &["0xAB", "22"]), process("b", &[])]);

@@ -30,7 +30,7 @@ fn page() -> Value {
 
 #[test]
 fn the_status_tells_what_is_amiss_and_leaves_out_what_is_not() {
-    let text = in_words(&Report::of("here", &page()).unwrap());
+    let text = in_words(&read("here", &page()).unwrap());
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines,
@@ -60,7 +60,7 @@ fn the_status_tells_whether_clear_gossip_is_accepted() {
     let transport = |requires_sealed: Value| {
         let mut page = page();
         page["Ringkit"]["requires_sealed"] = requires_sealed;
-        let text = in_words(&Report::of("here", &page).unwrap());
+        let text = in_words(&read("here", &page).unwrap());
         text.lines().find(|line| line.starts_with("transport")).unwrap().to_owned()
     };
     for strict in [Value::Null, true.into()] {
@@ -78,7 +78,7 @@ fn healing_tells_what_the_process_says() {
 
 #[test]
 fn members_are_listed_with_what_is_known_of_them() {
-    let text = members_table(&Report::of("here", &page()).unwrap());
+    let text = members_table(&read("here", &page()).unwrap());
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines,
@@ -93,9 +93,9 @@ fn members_are_listed_with_what_is_known_of_them() {
 
 #[test]
 fn a_page_of_another_program_is_named_and_one_of_another_version_is_read() {
-    let error = Report::of("http://x", &serde_json::json!({"Now": ""})).unwrap_err().to_string();
+    let error = read("http://x", &serde_json::json!({"Now": ""})).unwrap_err().to_string();
     assert_eq!(error, "http://x: this page comes from another program: it has no field `Ringkit`");
-    let report = Report::of("x", &serde_json::json!({"Ringkit": {"name": "a", "new": 1}})).unwrap();
+    let report = read("x", &serde_json::json!({"Ringkit": {"name": "a", "new": 1}})).unwrap();
     assert!(in_words(&report).starts_with("a at \nphase        , not synced: reads and writes wait;"));
 }
 

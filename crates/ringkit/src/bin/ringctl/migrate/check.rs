@@ -6,7 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::cluster::Cluster;
-use super::page::{Child, Gossip, Process, Store};
+use super::page::{Child, Process, Store};
+use crate::gossip::Gossip;
 
 /// Why a step is refused, or not done yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

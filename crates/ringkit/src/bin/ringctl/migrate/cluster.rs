@@ -8,8 +8,9 @@ use ringkit_loadgen::{Error, http};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::page::{Gossip, Member, Page, Process, Shard, Silent};
+use super::page::{Page, Process, Shard, Silent};
 use crate::args::{BadFlag, Parsed};
+use crate::gossip::{Gossip, Member};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -244,11 +245,8 @@ async fn ask(url: &str) -> Result<Process, String> {
 async fn gossip(url: &str) -> Result<Option<Gossip>, String> {
     match get(url, "/memberlist").await {
         Ok(page) => {
-            let Some(report) = page.get("Ringkit") else {
-                return Err("its page /memberlist comes from another program".to_owned());
-            };
-            let gossip = Gossip::deserialize(report);
-            gossip.map(Some).map_err(|cause| format!("its page /memberlist cannot be read: {cause}"))
+            let gossip = Gossip::of(&page);
+            gossip.map(Some).map_err(|problem| format!("its page /memberlist {problem}"))
         }
         Err(Unanswered::Missing) => Ok(None),
         Err(Unanswered::Other(problem)) if problem.contains("doesn't use memberlist") => Ok(None),

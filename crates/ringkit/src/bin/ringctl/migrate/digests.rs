@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::check::Reason;
 use super::cluster::{Cluster, get};
-use super::page::{Gossip, GossipKey};
+use crate::gossip::{Gossip, Key};
 
 /// How often digests are looked at before what they stand for is.
 const TRIES: usize = 5;
@@ -55,12 +54,12 @@ pub(super) async fn differences(cluster: &Cluster) -> Vec<Reason> {
 
 async fn digests(name: &str, url: &str) -> Result<Held, Reason> {
     let answer = get(url, "/memberlist").await.ok();
-    let gossip = answer.and_then(|page| Gossip::deserialize(page.get("Ringkit")?).ok());
+    let gossip = answer.and_then(|page| Gossip::of(&page).ok());
     let Some(gossip) = gossip else {
         let (process, why) = (Some(name.to_owned()), "does not answer what it holds by gossip".to_owned());
         return Err(Reason { process, ring: None, why });
     };
-    let of_key = |GossipKey { key, digest }: GossipKey| (key, digest);
+    let of_key = |Key { key, digest, .. }: Key| (key, digest);
     Ok((name.to_owned(), gossip.keys.into_iter().map(of_key).collect()))
 }
 

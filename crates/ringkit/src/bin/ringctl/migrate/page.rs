@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gossip::Gossip;
+
 /// The store whose processes are the store together.
 pub(super) const GOSSIP: &str = "memberlist";
 
@@ -147,66 +149,6 @@ impl Named {
             names.push("…");
         }
         names.join(", ")
-    }
-}
-
-/// What `/memberlist` has in its field `Ringkit`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Gossip {
-    pub(super) name: String,
-    pub(super) addr: String,
-    pub(super) label: String,
-    pub(super) phase: String,
-    pub(super) synced: bool,
-    pub(super) seeds: Vec<Seed>,
-    pub(super) members: Vec<Member>,
-    pub(super) keys: Vec<GossipKey>,
-    pub(super) quarantined: BTreeMap<String, u64>,
-    pub(super) own_clock: Option<OwnClock>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Seed {
-    pub(super) seed: String,
-    pub(super) addrs: Vec<String>,
-    pub(super) error: Option<String>,
-    pub(super) lost_for_secs: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) addr: String,
-    pub(super) state: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct GossipKey {
-    pub(super) key: String,
-    pub(super) digest: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct OwnClock {
-    pub(super) ahead_of: u64,
-    pub(super) by_ms: i64,
-}
-
-impl Gossip {
-    /// Whether this is who `member` is. Of whom nothing is taken in, as its clock is wrong, others know no name.
-    pub(super) fn is(&self, member: &Member) -> bool {
-        member.name == self.name || !self.addr.is_empty() && member.addr == self.addr
-    }
-
-    /// Whether the other one is alive as far as this one knows.
-    pub(super) fn sees(&self, other: &Self) -> bool {
-        let mut alive = self.members.iter().filter(|member| member.state == "alive");
-        self.name == other.name || alive.any(|member| other.is(member))
     }
 }
 

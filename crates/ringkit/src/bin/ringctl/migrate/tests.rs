@@ -1,8 +1,9 @@
 use serde::Deserialize as _;
 
-use super::page::{Gossip, Page, Process};
+use super::page::{Page, Process};
 use super::*;
 use crate::args::{self, Outcome};
+use crate::gossip::Gossip;
 
 fn parsed(line: &str) -> Parsed {
     let line: Vec<String> = format!("migrate start {line}").split_whitespace().map(str::to_owned).collect();
