@@ -171,8 +171,7 @@ fn streams() {
     let request = Frame::SyncRequest { join: true, member_hash: 1, roots: roots() };
     let done = Frame::Done { moved: 0 };
     let entries = Frame::Entries { key: KEY.into(), bucket, entries: vec![(entry.clone(), 1)] };
-    let fetch = Frame::Fetch { key: KEY.into(), entries: vec![entry.clone(), EntryId::new("instance", 1)] };
-    let gone = Frame::Gone { key: KEY.into(), entries: vec![(entry, version(0, 0))] };
+    let fetch = Frame::Fetch { key: KEY.into(), entries: vec![entry, EntryId::new("instance", 1)] };
     let conversations: [(&str, Vec<Frame>); 7] = [
         ("ping", vec![Frame::Ping { nonce: 9 }]),
         ("fetch", vec![fetch.clone(), done.clone()]),
@@ -185,12 +184,11 @@ fn streams() {
                 done.clone(),
                 fetch,
                 list(&records()),
-                gone.clone(),
                 Frame::Done { moved: 4 },
             ],
         ),
         ("session_cut", vec![request.clone(), list(&records())]),
-        ("wrong_turns", vec![gone, done, request, Frame::Pong { nonce: 1, node, incarnation: 1 }]),
+        ("wrong_turns", vec![done, request, Frame::Pong { nonce: 1, node, incarnation: 1 }]),
         ("buckets", vec![Frame::Buckets { key: KEY.into(), buckets: vec![(0, 1), (bucket, 2), (255, 3)] }]),
         ("error", vec![Frame::Error { code: 1, text: "no".into() }]),
     ];

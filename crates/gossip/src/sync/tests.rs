@@ -486,19 +486,6 @@ fn who_joins_is_told_all_that_was_removed() {
 }
 
 #[test]
-fn nobody_is_told_that_something_is_gone() {
-    let place = EntryId::new("e1", 0);
-    let old = register(3 * DAY_MS, 1, Some(b"a"));
-    let gone = Frame::Gone { key: KEY.into(), entries: vec![(place.clone(), old.version)] };
-    let mut host = Fake::with([place.clone()], &old);
-    let opener = Session::open(&host, false, MAX_BYTES).0;
-    for mut session in [opener, Session::accept(MAX_BYTES)] {
-        assert_eq!(say(&mut session, &mut host, gone.clone()), Err("out_of_turn"));
-    }
-    assert!(host.store.get(KEY, &place).is_some());
-}
-
-#[test]
 fn what_is_refused_is_counted_by_why() {
     let place = EntryId::new("e1", 0);
     for (verdict, ahead, full) in [(Taken::Ahead, 2, 0), (Taken::Full, 0, 3), (Taken::Refused, 0, 0)] {

@@ -29,10 +29,9 @@ const ENTRIES: u8 = 6;
 const MEMBERS: u8 = 7;
 const RECORDS: u8 = 8;
 const FETCH: u8 = 9;
-const GONE: u8 = 10;
 const DONE: u8 = 11;
 const ERROR: u8 = 12;
-// 13 is a packed one.
+// 10 is nothing, and 13 a packed one.
 const BEATS: u8 = 14;
 
 /// One thing said on a stream.
@@ -102,13 +101,6 @@ pub enum Frame {
         key: SmolStr,
         /// Of it these registers.
         entries: Vec<EntryId>,
-    },
-    /// I will not have these: they are so old that their removal may be forgotten.
-    Gone {
-        /// The key.
-        key: SmolStr,
-        /// Registers and the versions that are refused.
-        entries: Vec<(EntryId, Version)>,
     },
     /// The heartbeats of a key that the sender has, of which digests tell nothing.
     Beats {
@@ -239,15 +231,6 @@ impl Frame {
                 put_bytes(out, key.as_bytes(), MAX_KEY_BYTES)?;
                 put_items(out, entries, |out, entry| put_entry(out, &entry.id, entry.facet))
             }
-            Self::Gone { key, entries } => {
-                out.push(GONE);
-                put_bytes(out, key.as_bytes(), MAX_KEY_BYTES)?;
-                put_items(out, entries, |out, (entry, version)| {
-                    put_entry(out, &entry.id, entry.facet)?;
-                    put_version(out, *version);
-                    Ok(())
-                })
-            }
             Self::Beats { key, beats } => {
                 if !beats.is_sorted_by(|one, next| one.0 < next.0) {
                     return Err(Fault::Order);
@@ -332,10 +315,6 @@ impl Frame {
             FETCH => Self::Fetch {
                 key: cursor.text(MAX_KEY_BYTES)?.into(),
                 entries: read_items(&mut cursor, read_entry)?,
-            },
-            GONE => Self::Gone {
-                key: cursor.text(MAX_KEY_BYTES)?.into(),
-                entries: read_items(&mut cursor, |cursor| Ok((read_entry(cursor)?, cursor.version()?)))?,
             },
             BEATS => Self::Beats { key: cursor.text(MAX_KEY_BYTES)?.into(), beats: read_beats(&mut cursor)? },
             DONE => Self::Done { moved: cursor.u64()? },

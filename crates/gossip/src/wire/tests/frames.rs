@@ -30,7 +30,9 @@ fn frames_that_no_reader_would_take_are_not_written() {
 fn frames_that_are_none_say_why() {
     let decode = |bytes: &[u8]| decode(&Bytes::copy_from_slice(bytes));
     assert_fault(decode(b""), 4, Fault::Short);
-    assert_fault(decode(&[99]), 4, Fault::Type(99));
+    for unknown in [0, 10, 15, 99] {
+        assert_fault(decode(&[unknown]), 4, Fault::Type(unknown));
+    }
     assert_fault(decode(&[2, 0, 0]), 5, Fault::Short);
     assert_fault(decode(&[11, 0, 0, 0, 0, 0, 0, 0, 0, 0]), 13, Fault::Trailing);
     assert_fault(decode(&[4, 2]), 5, Fault::Bool(2));
