@@ -1,4 +1,4 @@
-//! What a member needs now and then: keys read anew, views that wait for its store, and a look at it for those who cannot ask.
+//! What a member needs now and then: keys read anew, and a look at it for those who cannot ask.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -42,10 +42,7 @@ pub(super) async fn run(handle: Handle<Views>, observed: Arc<Observed>, mut keys
                     read_keys_at = Instant::now() + wait;
                 }
                 let before = observed.latest();
-                let look = move |access: &mut Access<'_, Views>| {
-                    access.observer.catch_up(access.node(), access.now());
-                    latest(access, before.as_deref())
-                };
+                let look = move |access: &mut Access<'_, Views>| latest(access, before.as_deref());
                 match handle.call(look).await {
                     Ok(latest) => observed.set_latest(latest),
                     Err(_) => return,

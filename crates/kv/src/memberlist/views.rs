@@ -76,10 +76,6 @@ struct State {
     version: u64,
     /// Tokio's time when the member's own time began.
     origin: Option<Instant>,
-    /// Whether the member's store was once as good as anybody's.
-    settled: bool,
-    /// The store was emptied to be filled anew: what is missing in it was not removed.
-    holds: bool,
 }
 
 /// A key that somebody asked for. Its value lives in the channel that watchers read.
@@ -94,9 +90,8 @@ enum Look {
     Entry(EntryBytes),
     /// Parts are still to come: what was shown before is shown on.
     Incomplete,
-    Removed,
-    /// Nothing is known of it.
-    Unknown,
+    /// It was removed, or nothing is known of it.
+    Absent,
 }
 
 impl Views {
@@ -151,18 +146,12 @@ impl Views {
     pub(super) fn forget_unused(&self, key: &str) {
         self.state.lock().forget_unused(key);
     }
-
-    /// Looks whether the member's store is complete again. Nothing else tells.
-    pub(super) fn catch_up(&self, node: &Node, now: Now) {
-        self.state.lock().catch_up(node, now);
-    }
 }
 
 impl Observer for Views {
     fn changed(&mut self, node: &Node, now: Now, key: &SmolStr, entries: &[Place]) {
         self.observed.changed(node, now, key, entries);
         let mut state = self.state.lock();
-        state.catch_up(node, now);
         if entries.is_empty() {
             state.rebuild(node, now, key);
         } else {
@@ -170,15 +159,13 @@ impl Observer for Views {
         }
     }
 
-    fn event(&mut self, node: &Node, now: Now, event: &Event) {
+    fn event(&mut self, node: &Node, _: Now, event: &Event) {
         self.observed.event(node, event);
-        self.catch_up(node, now);
     }
 }
 
 impl State {
     fn open(&mut self, node: &Node, now: Now, key: &Key) -> Result<&Shown, Error> {
-        self.catch_up(node, now);
         if !self.keys.contains_key(&*key.name) {
             let name = SmolStr::new(&key.name);
             let shown = Shown { codec: key.codec, value: watch::Sender::new(None), moves: Moves::default() };
@@ -193,18 +180,6 @@ impl State {
                     format!("`{}` is read as `{used}` here, and cannot be as `{asked}` too", key.name);
                 Err(Error::Refused { backend: BACKEND, reason })
             }
-        }
-    }
-
-    fn catch_up(&mut self, node: &Node, now: Now) {
-        if !node.is_settled() {
-            self.holds = self.settled;
-            return;
-        }
-        self.settled = true;
-        if std::mem::take(&mut self.holds) {
-            let keys: Vec<SmolStr> = self.keys.keys().cloned().collect();
-            keys.iter().for_each(|key| self.rebuild(node, now, key));
         }
     }
 
@@ -246,17 +221,14 @@ impl State {
                 }
                 // What is shown is not what is there any more: who builds on it has to look again.
                 Look::Incomplete if known.contains_key(id) => moved.push(id),
-                Look::Incomplete => (),
-                Look::Unknown if self.holds => (),
-                Look::Removed | Look::Unknown if known.contains_key(id) => {
+                Look::Absent if known.contains_key(id) => {
                     changed.get_or_insert_with(|| Entries::clone(&known)).remove(id);
                     removed = true;
                 }
-                Look::Removed | Look::Unknown => (),
+                Look::Incomplete | Look::Absent => (),
             }
         }
-        let is_held = self.holds && before.is_some();
-        let after = match (is_present(registers, key) || is_held, changed) {
+        let after = match (is_present(registers, key), changed) {
             (true, None) if before.is_some() && moved.is_empty() && !removed => return,
             (true, entries) => {
                 self.version += 1;
@@ -302,8 +274,7 @@ fn look(
         let slot = registers.get(key, &place);
         match slot.map(|slot| &slot.register().body) {
             Some(Body::Live(bytes)) => *part = Some(bytes.clone()),
-            Some(Body::Tombstone) if facet == 0 => return Look::Removed,
-            None if facet == 0 => return Look::Unknown,
+            Some(Body::Tombstone) | None if facet == 0 => return Look::Absent,
             Some(Body::Tombstone) | None => (),
         }
         if facet == HEARTBEAT_FACET && part.is_some() {

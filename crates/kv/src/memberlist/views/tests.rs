@@ -193,22 +193,6 @@ async fn a_key_is_there_for_its_entries_or_for_its_marker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_member_forgets_to_begin_anew_is_shown_until_it_is_complete() {
-    let mut alone = Alone::new();
-    alone.write(&WHOLE);
-    alone.stored();
-    // The same member, whose store was emptied.
-    alone.node = node();
-    alone.views.changed(&alone.node, alone.now, &SmolStr::new("k"), &[]);
-    assert_eq!(alone.shown(), entries(&[("i", "up t 1")]));
-    alone.write(&[("j", 0, Some("up/u")), ("j", 1, Some("u")), ("j", 2, Some("2"))]);
-    assert_eq!(alone.shown(), entries(&[("i", "up t 1"), ("j", "up u 2")]));
-    alone.feed(Input::Seeds(&[]));
-    alone.views.catch_up(&alone.node, alone.now);
-    assert_eq!(alone.shown(), entries(&[("j", "up u 2")]));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_view_of_nothing_goes_when_nobody_watches_it() {
     let mut alone = Alone::new();
     let mut watch = alone.views.watch(&alone.node, alone.now, &key()).unwrap();
