@@ -15,7 +15,7 @@ mod connect;
 mod follow;
 mod transaction;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +27,7 @@ use consulrs::api::features::ConsistencyMode;
 use consulrs::api::kv::requests::{ReadKeyRequest, ReadKeysRequest, SetKeyRequest};
 use consulrs::client::{Client as _, ConsulClient};
 use metrics::Unit;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest_011 as reqwest;
 use ringkit_config::{ConsulConfig, Layout};
 use ringkit_runtime::Meter;
@@ -44,6 +45,8 @@ use crate::shared::Pulse;
 const BACKEND: &str = "consul";
 /// Longest wait for an answer that is not a change, so that whoever asked can ask again within his own deadline.
 const CALL: Duration = Duration::from_secs(4);
+/// What cannot stand for itself in the path of a URL, in which slashes stay.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// A client of Consul's key-value store.
 pub(crate) struct Consul {
@@ -101,7 +104,7 @@ impl Consul {
             let reason = format!("the key `{key}` has a part `.` or `..`, which no URL can name");
             return Err(Failure { error: Error::Refused { backend: BACKEND, reason }, retry_after: None });
         }
-        let mut url = format!("{}/v1/kv/{}", self.client.http.base, percent_encoded(key));
+        let mut url = format!("{}/v1/kv/{}", self.client.http.base, utf8_percent_encode(key, IN_PATH));
         if let Some(query) = query {
             url = format!("{url}?{query}");
         }
@@ -254,27 +257,14 @@ impl Flat for Consul {
     }
 }
 
-/// A key as the path of a URL has it: slashes stay.
-fn percent_encoded(key: &str) -> String {
-    let mut path = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
-            path.push(byte.into());
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keys_are_encoded_once() {
-        assert_eq!(percent_encoded("a/b-c_d.e~f"), "a/b-c_d.e~f");
-        assert_eq!(percent_encoded("prod eu%/ü?#"), "prod%20eu%25/%C3%BC%3F%23");
+        let encoded = |key: &str| utf8_percent_encode(key, IN_PATH).to_string();
+        assert_eq!(encoded("a/b-c_d.e~f"), "a/b-c_d.e~f");
+        assert_eq!(encoded("prod eu%/ü?#"), "prod%20eu%25/%C3%BC%3F%23");
     }
 }
