@@ -111,6 +111,25 @@ async fn what_is_still_on_its_way_when_mirroring_ends_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_at_both_stores_that_outlasts_mirroring_tells_nobody_what_it_lacks() {
+    let world = World::new();
+    let process = world.process(config());
+    process.client.upsert_own(KEY, "i1", &instance(world.now(), State::Active)).await.unwrap();
+    holds(&world.memberlist, &["i1"]).await;
+    sleep(2 * SECOND).await;
+    // A loss is looked into within three quarters of a second, and from here on that takes a whole one.
+    world.memberlist.set_latency(SECOND);
+    world.memberlist.direct().remove_own(KEY, "i1").await.unwrap();
+    sleep(SECOND).await;
+    process.says(|runtime| runtime.mirror_enabled = Some(false));
+    process.mirrors(false).await;
+    let writes = world.memberlist.num_writes();
+    sleep(MINUTE).await;
+    assert_eq!((world.memberlist.num_writes(), world.memberlist.holds().await.len()), (writes, 0));
+    assert_eq!(process.report().keys[0].queue_length, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_switch_that_is_given_up_does_not_end_mirroring_which_was_to_end_after_it() {
     let world = World::new();
     let patience = Duration::from_secs(20);
