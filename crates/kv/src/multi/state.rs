@@ -394,6 +394,10 @@ impl State {
     /// Tells both stores what they lack, once both have been heard. What comes back to the primary only if nobody else brings it
     /// is told if `foreign` says so; returns whether there is such a thing.
     pub(super) fn reconcile(&mut self, context: &Context, foreign: bool) -> bool {
+        if !context.mode.mirror {
+            // It ended while the stores were read.
+            return false;
+        }
         let Some(pushes) = self.pushes(context) else { return false };
         let (primary, now) = (context.mode.primary, Instant::now());
         let is_foreign = !pushes.foreign.is_empty();

@@ -1,18 +1,18 @@
-//! What went wrong with whole values, and without a look at the other store.
+//! What went wrong with whole values, and without a look at the other store. H4 is in `stores`, where the rings of a process are.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use ringkit_config::{MirrorMode, MultiConfig, ReadMode};
-use ringkit_kv::{Client, Limits};
+use ringkit_config::{KvStore, MirrorMode, MultiConfig, ReadMode};
+use ringkit_kv::{Client, Decision, Limits, Standing};
 use ringkit_ring::{Desc, InstanceDesc, State};
 use ringkit_runtime::Meter;
 use ringkit_testkit::eventually_ok;
 use tokio::time::{Instant, sleep};
 
-use crate::world::{HEARTBEAT, KEY, Process, SOON, Weather, World, config, holds, ids, instance};
+use crate::world::{HEARTBEAT, KEY, Process, SOON, Weather, World, config, holds, ids, instance, sum};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -94,7 +94,7 @@ async fn h3_a_switch_waits_until_everything_is_there() {
     world.beats(&process.client, "i1");
     world.beats(&world.consul.direct(), "i2");
     let lapses = world.observe(&process.client, &["i1", "i2"]);
-    process.says(|runtime| runtime.primary = Some(ringkit_config::KvStore::Memberlist));
+    process.says(|runtime| runtime.primary = Some(KvStore::Memberlist));
     sleep(MINUTE).await;
     let report = process.report();
     assert_eq!((report.primary.as_str(), report.read_mode.as_str()), ("consul", "primary"));
@@ -113,13 +113,6 @@ async fn h3_a_switch_waits_until_everything_is_there() {
     let held = world.consul.holds().await;
     assert!(held.iter().all(|(_, timestamp, _)| world.now() - timestamp <= 6), "{held:?}");
     assert_eq!(lapses.load(Ordering::Relaxed), 0);
-}
-
-/// The sum of all series of this name that have all of these labels.
-fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
-    let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
-    let meant = series.filter(|line| labels.iter().all(|label| line.contains(label)));
-    meant.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +279,7 @@ async fn h10_after_a_switch_a_watch_shows_what_the_new_primary_holds() {
             runtime.force = true;
         });
     };
-    switch(ringkit_config::KvStore::Memberlist);
+    switch(KvStore::Memberlist);
     let second = watch.next().await.unwrap();
     assert_eq!((second.changed, second.removed), (vec!["new".into()], vec!["old".into()]));
     assert!(second.version > first.version);
@@ -295,16 +288,77 @@ async fn h10_after_a_switch_a_watch_shows_what_the_new_primary_holds() {
     world
         .consul
         .direct()
-        .cas(KEY, |_| ringkit_kv::Decision::Write([("new", old.clone())].into_iter().collect(), ()))
+        .cas(KEY, |_| Decision::Write([("new", old.clone())].into_iter().collect(), ()))
         .await
         .unwrap();
     sleep(Duration::from_secs(1)).await;
-    switch(ringkit_config::KvStore::Consul);
+    switch(KvStore::Consul);
     let third = watch.next().await.unwrap();
     assert!(third.changed.is_empty() && third.removed.is_empty(), "{third:?}");
     // And goes on from there.
     world.consul.direct().upsert_own(KEY, "next", &instance(now, State::Active)).await.unwrap();
     assert_eq!(watch.next().await.unwrap().changed, ["next"]);
+}
+
+/// What is stored does not change any more once it is there. But it is told some time after it was written, and must neither be
+/// something else by then, nor be taken for what was written meanwhile.
+#[tokio::test(start_paused = true)]
+async fn h11_what_is_under_way_to_the_secondary_is_what_was_written() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let world = World::new();
+    // Nobody but its writer brings anything to the secondary.
+    let process = world.turned(MultiConfig { reconcile_interval: Duration::ZERO, ..config() });
+    assert!(process.sees().await.is_empty());
+    sleep(HEARTBEAT).await;
+    world.consul.set_latency(SECOND);
+    let now = world.now();
+    let ring: Desc = [("i1", instance(now, State::Active))].into_iter().collect();
+    let outcome = process.client.cas(KEY, |_| Decision::Write(ring.clone(), ())).await.unwrap();
+    sleep(SECOND / 2).await;
+    // The primary goes on changing: by the same writer, and by others.
+    process.client.upsert_own(KEY, "i1", &instance(now + 1, State::Leaving)).await.unwrap();
+    world.memberlist.direct().upsert_own(KEY, "i2", &instance(now, State::Active)).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(world.consul.holds().await, [("i1".to_owned(), now, State::Active)]);
+    sleep(SECOND).await;
+    assert_eq!(world.consul.holds().await, [("i1".to_owned(), now + 1, State::Leaving)]);
+    assert_eq!(*outcome.view.unwrap().value, ring, "what its writer was given stays, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn h12_who_only_reads_stays_where_it_is_until_it_has_found_the_others() {
+    let world = World::new();
+    // Gossip as this process has it: it is to find its cluster yet.
+    let gossip = &world.memberlist;
+    gossip.tells_who_wrote();
+    gossip.set_synced(false);
+    gossip.set_standing(Standing { joined: false, num_others: 0 });
+    for id in ["i1", "i2"] {
+        world.beats(&world.consul.direct(), id);
+    }
+    let reader = world.process(config());
+    let lapses = world.observe(&reader.client, &["i1", "i2"]);
+    reader.says(|runtime| runtime.primary = Some(KvStore::Memberlist));
+    sleep(MINUTE).await;
+    let report = reader.report();
+    assert!(report.primary == "consul" && report.switch.blocked.contains_key("join"), "{report:?}");
+    assert!(gossip.holds().await.is_empty(), "nobody there");
+    // It no longer looks for them, and is alone: with what it brought there itself.
+    gossip.set_synced(true);
+    sleep(MINUTE).await;
+    assert_eq!(ids(&gossip.holds().await), ["i1", "i2"]);
+    let report = reader.report();
+    let why = &report.switch.blocked;
+    assert!(report.primary == "consul" && why.contains_key("join") && why.contains_key("relayed"), "{why:?}");
+    assert_eq!(ids(&reader.sees().await), ["i1", "i2"]);
+    // It finds them, and what they write there.
+    gossip.set_standing(Standing { joined: true, num_others: 2 });
+    for id in ["i1", "i2"] {
+        world.beats(&gossip.direct(), id);
+    }
+    reader.is_on("memberlist").await;
+    assert_eq!(ids(&reader.sees().await), ["i1", "i2"]);
+    assert_eq!(lapses.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,16 +31,10 @@ async fn a_block_that_makes_no_sense_is_refused() {
     assert!(error.contains("primary or secondary store not set"), "{error}");
 }
 
+/// How this process is a member of a gossip cluster.
 #[cfg(feature = "memberlist")]
-#[tokio::test]
-async fn requests_are_timed_for_both_and_the_whole_and_keys_have_one_prefix() {
-    use metrics_exporter_prometheus::PrometheusBuilder;
-    use ringkit_kv::Client;
-    use ringkit_kv::conformance::Counters;
-    use ringkit_kv::memberlist::MemberlistOptions;
-
-    let stores = Stores::new();
-    stores.set_memberlist(MemberlistOptions {
+fn member() -> ringkit_kv::memberlist::MemberlistOptions {
+    ringkit_kv::memberlist::MemberlistOptions {
         config: ringkit_config::MemberlistConfig {
             bind_addr: vec!["127.0.0.1".into()],
             bind_port: 0,
@@ -51,7 +45,69 @@ async fn requests_are_timed_for_both_and_the_whole_and_keys_have_one_prefix() {
         meter: Meter::disabled(),
         clock: Clock::system(),
         proceed_after: None,
+    }
+}
+
+#[cfg(feature = "memberlist")]
+#[tokio::test]
+async fn h4_a_switch_reaches_every_ring_of_the_process() {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use ringkit_kv::multi::MultiRuntime;
+    use ringkit_testkit::eventually_ok;
+    use tokio::sync::watch;
+
+    use crate::world::{SOON, sum};
+
+    const RINGS: [&str; 4] =
+        ["ingester-lifecycler", "ingester-ring", "distributor-lifecycler", "store-gateway"];
+    let stores = Stores::new();
+    stores.set_memberlist(member());
+    let runtime = watch::Sender::new(MultiRuntime::default());
+    stores.set_multi_runtime(runtime.subscribe());
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let rendered = recorder.handle();
+    let meter = Meter::new(Arc::new(recorder));
+    let config = configured(KvStore::Inmemory, KvStore::Memberlist);
+    let open = |kv_name: &str| drop(stores.open(&config, kv_name, &meter, &Clock::system()).unwrap());
+    for kv_name in RINGS {
+        open(kv_name);
+    }
+    runtime.send_modify(|runtime| {
+        runtime.primary = Some(KvStore::Memberlist);
+        runtime.force = true;
     });
+    let multis = stores.multis();
+    assert_eq!(multis.len(), RINGS.len());
+    for multi in &multis {
+        let switched = || async {
+            let report = multi.report();
+            let is_switched = report.primary == "memberlist";
+            if is_switched { Ok(()) } else { Err(format!("{} is on {}", report.kv_name, report.primary)) }
+        };
+        eventually_ok(SOON, switched).await.unwrap();
+    }
+    let primary = |kv_name: &str, store: &str| {
+        let (kv_name, store) = (format!(r#"kv_name="{kv_name}""#), format!(r#"store="{store}""#));
+        sum(&rendered.render(), "cortex_multikv_primary_store", &[kv_name.as_str(), store.as_str()])
+    };
+    for kv_name in RINGS {
+        assert_eq!((primary(kv_name, "memberlist"), primary(kv_name, "inmemory")), (1.0, 0.0), "{kv_name}");
+    }
+    // Also one that is opened when all is done.
+    open("late");
+    assert_eq!(primary("late", "memberlist"), 1.0);
+    stores.leave().await;
+}
+
+#[cfg(feature = "memberlist")]
+#[tokio::test]
+async fn requests_are_timed_for_both_and_the_whole_and_keys_have_one_prefix() {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use ringkit_kv::Client;
+    use ringkit_kv::conformance::Counters;
+
+    let stores = Stores::new();
+    stores.set_memberlist(member());
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     let meter = Meter::new(Arc::new(recorder));

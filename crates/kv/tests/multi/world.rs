@@ -1,15 +1,18 @@
 //! Two stores that can be made to fail, and processes that use both.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use ringkit_config::{KvStore, MultiConfig};
 use ringkit_kv::multi::{Child, Control, Freshness, MultiOptions, MultiReport, MultiRuntime};
 use ringkit_kv::{
-    Applied, Change, Client, Error, InMemory, Key, Limits, Multi, Precondition, Store, Stored, Subscription,
+    Applied, Change, Client, Entries, EntryId, Error, InMemory, Key, Limits, Multi, Precondition, Standing,
+    Store, Stored, Subscription, Traces,
 };
 use ringkit_ring::{Desc, InstanceDesc, State};
 use ringkit_runtime::{Clock, Meter};
@@ -40,6 +43,12 @@ pub(crate) struct Faulty {
     latency: Arc<Mutex<Duration>>,
     writes: Arc<AtomicU64>,
     synced: Arc<watch::Sender<bool>>,
+    standing: Arc<Mutex<Option<Standing>>>,
+    /// What others than their owners wrote; `None` = it is not told apart.
+    brought: Arc<Mutex<Option<BTreeMap<EntryId, Bytes>>>>,
+    /// Each entry has a key of its own: a write answers with other entries as this process last read them.
+    apart: bool,
+    heard: Arc<Mutex<Stored>>,
 }
 
 impl Faulty {
@@ -50,7 +59,16 @@ impl Faulty {
             latency: Arc::default(),
             writes: Arc::default(),
             synced: Arc::new(watch::Sender::new(true)),
+            standing: Arc::default(),
+            brought: Arc::default(),
+            apart: false,
+            heard: Arc::new(Mutex::new(Stored::absent())),
         }
+    }
+
+    /// The same store as another process has it.
+    fn for_process(&self) -> Self {
+        Self { heard: Arc::new(Mutex::new(Stored::absent())), ..self.clone() }
     }
 
     pub(crate) fn set(&self, weather: Weather) {
@@ -64,6 +82,16 @@ impl Faulty {
 
     pub(crate) fn set_synced(&self, synced: bool) {
         self.synced.send_replace(synced);
+    }
+
+    /// From now on it is one that the processes are together, among which this one stands like that.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        *self.standing.lock() = Some(standing);
+    }
+
+    /// From now on it tells which entries others than their owners wrote.
+    pub(crate) fn tells_who_wrote(&self) {
+        *self.brought.lock() = Some(BTreeMap::new());
     }
 
     /// Writes that were asked for.
@@ -80,6 +108,38 @@ impl Faulty {
     pub(crate) async fn holds(&self) -> Vec<(String, i64, State)> {
         let view = self.direct().get(KEY).await.unwrap();
         view.iter().flat_map(|view| listed(&view.value)).collect()
+    }
+
+    /// Takes note of who wrote what.
+    fn note(&self, change: &Change) {
+        if let Some(brought) = &mut *self.brought.lock() {
+            for (id, bytes) in &change.upserts {
+                if change.relayed.contains(id) {
+                    brought.insert(id.clone(), bytes.clone());
+                } else {
+                    brought.remove(id);
+                }
+            }
+        }
+    }
+
+    /// What a write answers after which the store holds this.
+    fn answer(&self, stored: Stored, change: &Change) -> Stored {
+        if !self.apart || stored.version == 0 {
+            return stored;
+        }
+        let mut heard = self.heard.lock();
+        let mut entries = Entries::clone(&heard.entries);
+        for id in &change.removals {
+            entries.remove(id);
+        }
+        for id in change.upserts.keys() {
+            if let Some(entry) = stored.entries.get(id) {
+                entries.insert(id.clone(), entry.clone());
+            }
+        }
+        *heard = Stored { version: stored.version, entries: Arc::new(entries) };
+        heard.clone()
     }
 
     async fn pass(&self) -> Result<(), Error> {
@@ -104,7 +164,9 @@ impl Store for Faulty {
 
     async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
         self.pass().await?;
-        self.inner.get(key).await
+        let stored = self.inner.get(key).await?;
+        *self.heard.lock() = stored.clone().unwrap_or_else(Stored::absent);
+        Ok(stored)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
@@ -120,7 +182,11 @@ impl Store for Faulty {
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
-        self.inner.apply(key, change, when).await
+        let Applied::Done(stored) = self.inner.apply(key, change.clone(), when).await? else {
+            return Ok(Applied::Conflict);
+        };
+        self.note(&change);
+        Ok(Applied::Done(self.answer(stored, &change)))
     }
 
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
@@ -130,6 +196,27 @@ impl Store for Faulty {
 
     fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
+    }
+
+    fn answers_whole(&self) -> bool {
+        !self.apart
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        *self.standing.lock()
+    }
+
+    async fn traces(&self, key: &Key) -> Option<Traces> {
+        let brought = self.brought.lock().clone()?;
+        let held = self.inner.get(key).await.ok()?;
+        // What is there by now may be from an owner who is past all this.
+        let is_there = |id: &EntryId, bytes: &Bytes| {
+            let entry = held.as_ref().and_then(|stored| stored.entries.get(id));
+            entry.is_some_and(|entry| entry.bytes == *bytes)
+        };
+        let relayed =
+            brought.into_iter().filter(|(id, bytes)| is_there(id, bytes)).map(|(id, _)| id).collect();
+        Some(Traces { relayed, ..Traces::default() })
     }
 }
 
@@ -174,6 +261,13 @@ impl World {
         }
     }
 
+    /// One in which `consul`, or `memberlist`, or both keep each entry under a key of its own.
+    pub(crate) fn apart([consul, memberlist]: [bool; 2]) -> Self {
+        let mut world = Self::new();
+        (world.consul.apart, world.memberlist.apart) = (consul, memberlist);
+        world
+    }
+
     /// A process whose primary is `consul`.
     pub(crate) fn process(&self, config: MultiConfig) -> Process {
         self.metered(config, &Meter::disabled())
@@ -181,6 +275,12 @@ impl World {
 
     pub(crate) fn metered(&self, config: MultiConfig, meter: &Meter) -> Process {
         self.start([KvStore::Consul, KvStore::Memberlist], config, watch::Sender::default(), None, meter)
+    }
+
+    /// A process whose primary is `consul`, unless its runtime configuration says otherwise, which is this when it starts.
+    pub(crate) fn told(&self, config: MultiConfig, runtime: MultiRuntime) -> Process {
+        let names = [KvStore::Consul, KvStore::Memberlist];
+        self.start(names, config, watch::Sender::new(runtime), None, &Meter::disabled())
     }
 
     /// A process whose primary is `memberlist`.
@@ -208,7 +308,7 @@ impl World {
         control.set_freshness("test", freshness);
         let [primary, secondary] = names.map(|name| {
             let store = if name == KvStore::Consul { &self.consul } else { &self.memberlist };
-            Child::new(name, Arc::new(store.clone()))
+            Child::new(name, Arc::new(store.for_process()))
         });
         let options = MultiOptions {
             config,
@@ -228,13 +328,19 @@ impl World {
 
     /// Somebody renews an entry from now on, as long as the store takes it.
     pub(crate) fn beats(&self, client: &Client<Desc>, id: &'static str) {
+        self.beats_behind(client, id, 0);
+    }
+
+    /// The same, by a clock that is so many seconds slow.
+    pub(crate) fn beats_behind(&self, client: &Client<Desc>, id: &'static str, secs: i64) {
         let (client, clock) = (client.clone(), self.clock.clone());
         self.tasks.lock().spawn(async move {
             let mut ticks = interval(HEARTBEAT);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let _ = client.upsert_own(KEY, id, &instance(clock.now_secs(), State::Active)).await;
+                let entry = instance(clock.now_secs() - secs, State::Active);
+                let _ = client.upsert_own(KEY, id, &entry).await;
             }
         });
     }
@@ -265,6 +371,21 @@ impl World {
         });
         lapses
     }
+
+    /// Counts how often a watch shows this one, from now on.
+    pub(crate) fn sightings(&self, client: &Client<Desc>, id: &'static str) -> Arc<AtomicU64> {
+        let (client, sightings) = (client.clone(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&sightings);
+        self.tasks.lock().spawn(async move {
+            let mut watch = client.watch(KEY).await.unwrap();
+            while let Some(update) = watch.next().await {
+                if update.value.is_some_and(|ring| ring.contains(id)) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        sightings
+    }
 }
 
 impl Process {
@@ -291,6 +412,22 @@ impl Process {
         };
         eventually_ok(SOON, switched).await.unwrap();
     }
+
+    /// Waits until mirroring has begun, or has ended.
+    pub(crate) async fn mirrors(&self, mirrors: bool) {
+        let is_so = || async {
+            let report = self.report();
+            if report.mirror == mirrors { Ok(()) } else { Err(format!("{:?}", report.switch)) }
+        };
+        eventually_ok(SOON, is_so).await.unwrap();
+    }
+}
+
+/// The sum of all series of this name that have all of these labels.
+pub(crate) fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    let meant = series.filter(|line| labels.iter().all(|label| line.contains(label)));
+    meant.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 pub(crate) fn instance(timestamp: i64, state: State) -> InstanceDesc {
