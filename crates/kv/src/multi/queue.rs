@@ -102,6 +102,11 @@ impl Queue {
         self.items.get(id).map(|item| &item.op)
     }
 
+    /// Whether what is on its way of this entry is its owner's own word, and the owner is this process.
+    pub(super) fn is_own(&self, id: &str) -> bool {
+        self.items.get(id).is_some_and(|item| item.own)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = &EntryId> {
         self.items.keys()
     }
