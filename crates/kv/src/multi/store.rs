@@ -135,6 +135,11 @@ impl Multi {
         is_drained
     }
 
+    /// Whether nothing is on its way to either store.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.core.totals().queue_length == 0
+    }
+
     /// What an operator should know, a sentence each.
     pub fn remarks(&self) -> Vec<String> {
         report::remarks(&self.core)
