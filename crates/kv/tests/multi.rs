@@ -4,6 +4,8 @@
 
 #[path = "multi/conformance.rs"]
 mod conformance;
+#[path = "multi/defence.rs"]
+mod defence;
 #[path = "multi/hazards.rs"]
 mod hazards;
 #[path = "multi/stores.rs"]

@@ -107,6 +107,11 @@ impl Queue {
         self.items.get(id).is_some_and(|item| item.own)
     }
 
+    /// Whether the store refused something that is still to be told.
+    pub(super) fn has_refused(&self) -> bool {
+        self.items.values().any(|item| item.refused > 0)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = &EntryId> {
         self.items.keys()
     }

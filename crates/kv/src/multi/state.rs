@@ -45,6 +45,8 @@ pub(super) struct State {
     versions: Versions,
     compared: Option<Comparison>,
     reconciled: Option<Reconciled>,
+    /// Why each store last refused a change.
+    refused: Both<Option<String>>,
     /// Since when both stores are followed.
     both_since: Option<Instant>,
 }
@@ -350,9 +352,15 @@ impl State {
         self.held[place].queue.last()
     }
 
-    /// A store does not take these changes.
-    pub(super) fn refuse(&mut self, place: Place, batch: &Batch) {
+    /// A store does not take these changes, for this reason.
+    pub(super) fn refuse(&mut self, place: Place, batch: &Batch, why: String) {
         self.held[place].queue.refuse(batch);
+        self.refused[place] = Some(why);
+    }
+
+    /// Why a store does not take what is on its way to it; `None` if it does, as far as that is known.
+    pub(super) fn refusal(&self, place: Place) -> Option<&str> {
+        self.refused[place].as_deref().filter(|_| self.held[place].queue.has_refused())
     }
 
     /// Whether nothing in `batch` was replaced, or told otherwise, since.

@@ -1,7 +1,7 @@
 //! Two stores that can be made to fail, and processes that use both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +40,7 @@ pub(crate) struct Faulty {
     latency: Arc<Mutex<Duration>>,
     writes: Arc<AtomicU64>,
     synced: Arc<watch::Sender<bool>>,
+    apart: Arc<AtomicBool>,
 }
 
 impl Faulty {
@@ -50,6 +51,7 @@ impl Faulty {
             latency: Arc::default(),
             writes: Arc::default(),
             synced: Arc::new(watch::Sender::new(true)),
+            apart: Arc::default(),
         }
     }
 
@@ -64,6 +66,11 @@ impl Faulty {
 
     pub(crate) fn set_synced(&self, synced: bool) {
         self.synced.send_replace(synced);
+    }
+
+    /// Each entry has a key of its own, as far as its users can tell. To be said before anybody uses it.
+    pub(crate) fn set_apart(&self) {
+        self.apart.store(true, Ordering::Relaxed);
     }
 
     /// Writes that were asked for.
@@ -121,6 +128,10 @@ impl Store for Faulty {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.pass().await?;
         self.inner.apply(key, change, when).await
+    }
+
+    fn answers_whole(&self) -> bool {
+        !self.apart.load(Ordering::Relaxed)
     }
 
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
