@@ -143,6 +143,8 @@ pub(crate) const REMEDY: &str = "use fewer tokens per instance, forget instances
                                  server's own limit and `max_value_bytes` with it";
 /// What is counted when a whole value is too large.
 pub(crate) const WHOLE_VALUE: &str = "bytes of the whole value";
+/// What is counted when an entry is too large that has a key of its own.
+pub(crate) const ONE_ENTRY: &str = "bytes of one entry";
 
 fn remedy(what: &str) -> String {
     if what == WHOLE_VALUE { format!(": {REMEDY}") } else { String::new() }

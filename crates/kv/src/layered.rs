@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::entries::Entries;
-use crate::error::Error;
+use crate::error::{Error, ONE_ENTRY, WHOLE_VALUE};
 use crate::flat::{Batch, Committed, Flat, Guard, Item, News, Page, Scope};
 use crate::layout::{EntryKeys, NOTICE, is_notice, new_marker};
 use crate::shared::{Epoch, Feed, Followers, Pulse, Trouble};
@@ -410,7 +410,7 @@ impl<F: Flat> Core<F> {
         change.carry_out(&mut entries);
         let all = entries.iter().map(|(id, entry)| (id.clone(), entry.bytes.clone())).collect();
         let joined = key.codec.join(&all);
-        self.size.check(&key.name, joined.len())?;
+        self.size.check(&key.name, WHOLE_VALUE, joined.len())?;
         let name = key.name.to_string();
         let guard = match &known {
             Some(known) => Guard::At(name.clone(), known.index),
@@ -447,7 +447,7 @@ impl<F: Flat> Core<F> {
         let keys = EntryKeys::of(&key.name);
         let Change { upserts, removals, .. } = change;
         for entry in upserts.values() {
-            self.size.check(&key.name, entry.len())?;
+            self.size.check(&key.name, ONE_ENTRY, entry.len())?;
         }
         // A key comes into being together with its first entries: nobody sees it empty.
         let mut creation = match known {

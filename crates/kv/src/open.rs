@@ -43,6 +43,14 @@ struct Multis {
     open: Vec<Arc<Multi>>,
 }
 
+impl Multis {
+    /// Those that somebody uses, and those that have still to mirror what was written by whoever did. The others end.
+    fn in_use(&mut self) -> &mut Vec<Arc<Multi>> {
+        self.open.retain(|multi| Arc::strong_count(multi) > 1 || !multi.is_mirrored());
+        &mut self.open
+    }
+}
+
 /// How this process is a member of a gossip cluster, and the member once it is one.
 #[cfg(feature = "memberlist")]
 #[derive(Default)]
@@ -168,7 +176,7 @@ impl Stores {
         };
         let multi = Multi::start(child(primary, "primary")?, child(secondary, "secondary")?, options)?;
         let multi = Arc::new(multi);
-        self.multis.lock().open.push(Arc::clone(&multi));
+        self.multis.lock().in_use().push(Arc::clone(&multi));
         Ok(multi)
     }
 
@@ -185,9 +193,10 @@ impl Stores {
         self.multis.lock().control.set_freshness(kv_name, freshness);
     }
 
-    /// The multi stores that were opened, in the order in which they were.
+    /// The multi stores that were opened, in the order in which they were: as long as they have clients, and after that until
+    /// everything is mirrored.
     pub fn multis(&self) -> Vec<Arc<Multi>> {
-        self.multis.lock().open.clone()
+        self.multis.lock().in_use().clone()
     }
 
     /// The opened backends that do not answer at the moment, and why: what everybody serves meanwhile is what was last

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use ringkit_runtime::Meter;
 use tracing::warn;
 
-use crate::error::{Error, REMEDY, WHOLE_VALUE};
+use crate::error::{Error, REMEDY};
 
 /// Watches over the size of the values that one store is given.
 pub(crate) struct ValueSize {
@@ -37,12 +37,13 @@ impl ValueSize {
         Self { backend, limit, meter, refused, keys: Mutex::default() }
     }
 
-    /// To be asked before `size` bytes are stored under `key`: counts them, warns beyond half of the limit, refuses beyond it.
+    /// To be asked before `size` bytes, which are `what`, are stored for `key`: counts them, warns beyond half of the limit,
+    /// refuses beyond it.
     ///
     /// # Errors
     ///
     /// [`Error::TooLarge`] with what an operator can do.
-    pub(crate) fn check(&self, key: &Arc<str>, size: usize) -> Result<(), Error> {
+    pub(crate) fn check(&self, key: &Arc<str>, what: &'static str, size: usize) -> Result<(), Error> {
         let mut keys = self.keys.lock();
         let known = keys.entry(Arc::clone(key)).or_insert_with(|| Known {
             gauge: self.meter.with("key", key.to_string()).gauge(
@@ -64,7 +65,7 @@ impl ValueSize {
         known.warned = large;
         if size > self.limit {
             self.refused.increment(1);
-            return Err(Error::TooLarge { key: key.to_string(), what: WHOLE_VALUE, size, limit: self.limit });
+            return Err(Error::TooLarge { key: key.to_string(), what, size, limit: self.limit });
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 
 #[path = "multi/conformance.rs"]
 mod conformance;
+#[path = "multi/defence.rs"]
+mod defence;
 #[path = "multi/ending.rs"]
 mod ending;
 #[path = "multi/hazards.rs"]

@@ -234,6 +234,7 @@ impl Core {
                 heard: Both::of(|place| state.snapshot(place).is_some()),
                 comparison: state.compared().cloned(),
                 queued: state.queued(place).0,
+                refused: state.refusal(place).map(str::to_owned),
                 reconciled: state.reconciled().map(|reconciled| reconciled.at.elapsed()),
             })
         };

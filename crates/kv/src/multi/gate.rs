@@ -78,6 +78,8 @@ pub(super) struct KeyFacts {
     pub(super) comparison: Option<Comparison>,
     /// Changes on their way to the store in question.
     pub(super) queued: usize,
+    /// Why that store does not take all of them; `None` if it does.
+    pub(super) refused: Option<String>,
     /// How long ago both stores were read and told what they lacked.
     pub(super) reconciled: Option<Duration>,
 }
@@ -114,7 +116,7 @@ pub(super) fn switch(target: Place, store: &StoreFacts, keys: &[KeyFacts], bound
             say(Reason::Reconcile, format!("`{ring}` was not reconciled lately"));
         }
         if key.queued > 0 {
-            say(Reason::Queue, format!("{} changes of `{ring}` are on their way to {name}", key.queued));
+            say(Reason::Queue, on_their_way(key, name));
         }
         let Some(found) = &key.comparison else {
             say(Reason::Unreachable, format!("`{ring}` was not heard from both stores"));
@@ -157,8 +159,7 @@ pub(super) fn stop(primary: Place, store: &StoreFacts, secondary_up: bool, keys:
     for key in keys {
         let ring = &key.name;
         if key.queued > 0 {
-            let sentence = format!("{} changes of `{ring}` are on their way to {}", key.queued, store.name);
-            reasons.entry(Reason::Queue).or_insert(sentence);
+            reasons.entry(Reason::Queue).or_insert_with(|| on_their_way(key, store.name));
         }
         let sentence = match &key.comparison {
             // What was never heard, and is not there to be heard, nobody reads.
@@ -176,6 +177,12 @@ pub(super) fn stop(primary: Place, store: &StoreFacts, secondary_up: bool, keys:
         reasons.entry(Reason::Foreign).or_insert(sentence);
     }
     reasons
+}
+
+fn on_their_way(key: &KeyFacts, store: &str) -> String {
+    let refused =
+        key.refused.as_ref().map(|why| format!(", which does not take them: {why}")).unwrap_or_default();
+    format!("{} changes of `{}` are on their way to {store}{refused}", key.queued, key.name)
 }
 
 fn missing_in(ring: &str, store: &str, missing: &Listed) -> String {
@@ -204,6 +211,7 @@ mod tests {
             heard: Both::of(|_| true),
             comparison: Some(Comparison::default()),
             queued: 0,
+            refused: None,
             reconciled: Some(Duration::from_secs(59)),
         }
     }
@@ -235,6 +243,15 @@ mod tests {
         let late = KeyFacts { reconciled: Some(Duration::from_secs(60)), ..key() };
         assert_eq!(reasons(&store(), &late), [Reason::Reconcile]);
         assert_eq!(reasons(&store(), &KeyFacts { queued: 1, ..key() }), [Reason::Queue]);
+        let refused = KeyFacts { queued: 2, refused: Some("too much".to_owned()), ..key() };
+        for said in [
+            switch(Place::Second, &store(), std::slice::from_ref(&refused), bounds()),
+            stop(Place::Second, &store(), true, std::slice::from_ref(&refused)),
+        ] {
+            let why =
+                "2 changes of `ring` are on their way to memberlist, which does not take them: too much";
+            assert_eq!(said[&Reason::Queue], why);
+        }
         assert_eq!(reasons(&store(), &KeyFacts { comparison: None, ..key() }), [Reason::Unreachable]);
         let none: Vec<Reason> = switch(Place::Second, &store(), &[], bounds()).into_keys().collect();
         assert_eq!(none, [Reason::Reconcile]);

@@ -15,6 +15,8 @@ pub(super) struct Marks {
 struct Mark {
     timestamp: i64,
     until: i64,
+    /// It is not known when the entry had been written, only when it was removed, by somebody else's clock than its owner's.
+    weak: bool,
 }
 
 impl Marks {
@@ -24,9 +26,25 @@ impl Marks {
 
     /// An entry that its owner had written at `timestamp` was removed. That is remembered at least `until` then.
     pub(super) fn set(&mut self, id: &EntryId, timestamp: i64, until: i64) {
-        let mark = self.marks.entry(id.clone()).or_insert(Mark { timestamp, until });
-        mark.timestamp = mark.timestamp.max(timestamp);
+        let mark = self.marks.entry(id.clone()).or_insert(Mark { timestamp, until, weak: false });
+        // Now it is known which entry was meant.
+        let known = if std::mem::take(&mut mark.weak) { timestamp } else { mark.timestamp };
+        mark.timestamp = known.max(timestamp);
         mark.until = mark.until.max(until);
+    }
+
+    /// An entry was removed at `removed_at`; when its owner had written it is not known. What is older than that is believed to
+    /// be what was meant, until its owner is [heard](Self::heard): a store that removes by the order of writes, and not by what
+    /// they say of their time, lets whoever comes back come back, whatever its clock says. Says nothing where more is known.
+    pub(super) fn set_weak(&mut self, id: &EntryId, removed_at: i64, until: i64) {
+        self.marks.entry(id.clone()).or_insert(Mark { timestamp: removed_at, until, weak: true });
+    }
+
+    /// The owner of an entry gave a sign of life after its entry was removed.
+    pub(super) fn heard(&mut self, id: &str) {
+        if self.marks.get(id).is_some_and(|mark| mark.weak) {
+            self.marks.remove(id);
+        }
     }
 
     /// Somebody who knows of the removal writes the entry again.
@@ -34,7 +52,7 @@ impl Marks {
         self.marks.remove(id);
     }
 
-    /// When the entry that was removed had been written.
+    /// When the entry that was removed had been written, or else when it was removed.
     pub(super) fn timestamp(&self, id: &str) -> Option<i64> {
         self.marks.get(id).map(|mark| mark.timestamp)
     }
@@ -65,18 +83,39 @@ pub(super) struct Ages {
 struct Age {
     timestamp: i64,
     heard: i64,
+    /// When a sign of life was seen last, and not merely what was there already.
+    moved: Option<i64>,
 }
 
 impl Ages {
     /// An entry was seen that its owner wrote at `timestamp`. What a store holds when it is looked at for the `first` time may be
-    /// old, although it is newer than what the other one holds.
-    pub(super) fn see(&mut self, id: &EntryId, timestamp: i64, now: i64, first: bool) {
-        let unknown = Age { timestamp, heard: timestamp.min(now) };
+    /// old, although it is newer than what the other one holds. Returns whether it is a sign of life.
+    pub(super) fn see(&mut self, id: &EntryId, timestamp: i64, now: i64, first: bool) -> bool {
+        let unknown = Age { timestamp, heard: timestamp.min(now), moved: None };
+        let is_known = self.ages.contains_key(id);
         let age = self.ages.entry(id.clone()).or_insert(unknown);
-        if timestamp > age.timestamp {
+        let advances = timestamp > age.timestamp;
+        if advances {
             age.timestamp = timestamp;
             age.heard = if first { age.heard.max(unknown.heard) } else { now };
         }
+        let is_sign = !first && (advances || !is_known);
+        if is_sign {
+            age.moved = Some(now);
+        }
+        is_sign
+    }
+
+    /// The owner itself wrote its entry `now`, whatever time that says.
+    pub(super) fn wrote(&mut self, id: &str, now: i64) {
+        if let Some(age) = self.ages.get_mut(id) {
+            age.moved = Some(now);
+        }
+    }
+
+    /// Whether the owner gave a sign of life at this time or later.
+    pub(super) fn moved_since(&self, id: &str, at: i64) -> bool {
+        self.ages.get(id).is_some_and(|age| age.moved >= Some(at))
     }
 
     /// Whether the owner was heard within `timeout`; 0 = that does not matter.
@@ -115,6 +154,36 @@ mod tests {
         marks.set(&id, 100, 200);
         marks.lift("a");
         assert!(!marks.hide("a", 100));
+    }
+
+    #[test]
+    fn a_weak_mark_hides_until_its_owner_is_heard_or_more_is_known() {
+        let (mut marks, id) = (Marks::new(), EntryId::from("a"));
+        marks.set_weak(&id, 100, 200);
+        assert!(marks.hide("a", 100) && !marks.hide("a", 101));
+        marks.heard("a");
+        assert!(!marks.hide("a", 1));
+        // Which entry was meant is known better where it was seen, before or after.
+        marks.set_weak(&id, 100, 200);
+        marks.set(&id, 90, 150);
+        marks.set_weak(&id, 100, 200);
+        assert!(marks.hide("a", 90) && !marks.hide("a", 91));
+        marks.heard("a");
+        assert!(marks.hide("a", 90), "that one is gone for good");
+        marks.expire(200);
+        assert_eq!(marks.len(), 1);
+    }
+
+    #[test]
+    fn what_was_there_already_is_no_sign_of_life() {
+        let (mut ages, id) = (Ages::default(), EntryId::from("a"));
+        assert!(!ages.see(&id, 100, 1000, true) && !ages.see(&id, 100, 1001, false));
+        assert!(!ages.moved_since("a", 0));
+        assert!(ages.see(&id, 101, 1002, false), "what advances is, however late it is");
+        assert!(ages.moved_since("a", 1002) && !ages.moved_since("a", 1003));
+        ages.wrote("a", 1003);
+        assert!(ages.moved_since("a", 1003) && !ages.moved_since("b", 0));
+        assert!(ages.see(&"b".into(), 100, 1000, false), "and what comes");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) struct Mode {
     pub(super) union: bool,
     /// Whether the secondary reflects its cluster. Until then it does not count.
     pub(super) secondary_counts: bool,
-    /// The primary was waited for long enough: if it was never heard, the secondary will do.
+    /// The primary is not there, and was waited for long enough: if it was never heard, the secondary will do.
     pub(super) stands_in: bool,
     /// Grows with every switch.
     pub(super) epoch: u64,

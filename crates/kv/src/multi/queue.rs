@@ -102,6 +102,16 @@ impl Queue {
         self.items.get(id).map(|item| &item.op)
     }
 
+    /// Whether what is on its way of this entry is its owner's own word, and the owner is this process.
+    pub(super) fn is_own(&self, id: &str) -> bool {
+        self.items.get(id).is_some_and(|item| item.own)
+    }
+
+    /// Whether the store refused something that is still to be told.
+    pub(super) fn has_refused(&self) -> bool {
+        self.items.values().any(|item| item.refused > 0)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = &EntryId> {
         self.items.keys()
     }

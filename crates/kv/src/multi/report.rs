@@ -118,6 +118,8 @@ pub struct MultiKeyStoreReport {
     pub relayed: Named,
     /// Changes that are on their way to it.
     pub queue_length: usize,
+    /// Why it does not take all of them; `None` if it does.
+    pub refused: Option<String>,
 }
 
 /// Some entries.
@@ -215,6 +217,7 @@ fn key_in(core: &Core, state: &State, found: &Comparison, place: Place) -> Multi
         missing: (&found.missing[place]).into(),
         relayed: (&found.relayed[place]).into(),
         queue_length: state.queued(place).0,
+        refused: state.refusal(place).map(str::to_owned),
     }
 }
 
@@ -230,6 +233,16 @@ pub(super) fn remarks(core: &Core) -> Vec<String> {
             remarks.push(format!(
                 "The {part} store {store} of {kv_name} has not answered for {secs} s: {cause}"
             ));
+        }
+    }
+    for open in core.open_keys() {
+        for place in Place::BOTH {
+            if let Some(why) = open.look(|state| state.refusal(place).map(str::to_owned)) {
+                let store = name(place);
+                remarks.push(format!(
+                    "The store {store} of {kv_name} does not take all that is mirrored: {why}"
+                ));
+            }
         }
     }
     if mode.union && !mode.secondary_counts {

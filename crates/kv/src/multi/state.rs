@@ -15,6 +15,7 @@ use super::queue::{Batch, Queue};
 use super::reconcile::{self, Pushes};
 use super::union::{Facts, Known, Pair};
 use super::versions::Versions;
+use crate::codec::Stamp;
 use crate::entries::Entries;
 use crate::store::{Change, EntryBytes, EntryId, Precondition, Stored, Traces};
 
@@ -44,6 +45,8 @@ pub(super) struct State {
     versions: Versions,
     compared: Option<Comparison>,
     reconciled: Option<Reconciled>,
+    /// Why each store last refused a change.
+    refused: Both<Option<String>>,
     /// Since when both stores are followed.
     both_since: Option<Instant>,
 }
@@ -201,6 +204,7 @@ impl State {
             self.deleted = false;
             if let Some(stamp) = context.codec.stamp(id, bytes) {
                 self.ages.see(id, stamp.timestamp, context.now, false);
+                self.ages.wrote(id, context.now);
             }
         }
         let (place, version) = (landing.place, stored.version);
@@ -315,9 +319,14 @@ impl State {
                 return;
             };
             if is.is_some() {
-                self.ages.see(id, stamp.timestamp, context.now, first);
+                let is_sign = self.ages.see(id, stamp.timestamp, context.now, first);
+                // What is there although it was removed there was written since.
+                if is_sign || was.is_none() && context.removals_are_meant[place] {
+                    self.marks.heard(id);
+                }
                 return;
             }
+            let stamp = last_known(&self.held, context, place, id, stamp);
             let silent = !self.ages.is_fresh(id, context.now, context.freshness.heartbeat_timeout);
             if context.removals_are_meant[place] || stamp.left || stamp.passing || silent {
                 self.marks.set(id, stamp.timestamp, context.remembered_until());
@@ -343,9 +352,15 @@ impl State {
         self.held[place].queue.last()
     }
 
-    /// A store does not take these changes.
-    pub(super) fn refuse(&mut self, place: Place, batch: &Batch) {
+    /// A store does not take these changes, for this reason.
+    pub(super) fn refuse(&mut self, place: Place, batch: &Batch, why: String) {
         self.held[place].queue.refuse(batch);
+        self.refused[place] = Some(why);
+    }
+
+    /// Why a store does not take what is on its way to it; `None` if it does, as far as that is known.
+    pub(super) fn refusal(&self, place: Place) -> Option<&str> {
+        self.refused[place].as_deref().filter(|_| self.held[place].queue.has_refused())
     }
 
     /// Whether nothing in `batch` was replaced, or told otherwise, since.
@@ -464,9 +479,11 @@ impl State {
             let gone = held.is_none_or(|entries| !entries.contains_key(id));
             let removed_at = context.now.saturating_sub_unsigned(ago.as_secs());
             let until = removed_at.saturating_add(context.freshness.remembered_secs());
-            // Where the removal was seen, it is known better which entry was meant.
-            if gone && until >= context.now && self.marks.timestamp(id).is_none() {
-                self.marks.set(id, removed_at, until);
+            // Both are whole seconds: it may have been in the one before.
+            let not_before = removed_at.saturating_sub(i64::from(ago.subsec_nanos() > 0));
+            let is_back = self.ages.moved_since(id, not_before);
+            if gone && !is_back && until >= context.now {
+                self.marks.set_weak(id, removed_at, until);
             }
         }
         self.held[place].traces = traces;
@@ -542,6 +559,15 @@ impl State {
             }
         }
     }
+}
+
+/// When the entry was written that is gone from a store which held it as of `was`, and how it was: as it was there, unless it is
+/// known from the other store alone that its owner is about to go. What this process is still to write there itself is not gone.
+fn last_known(held: &Both<Held>, context: &Context, place: Place, id: &EntryId, was: Stamp) -> Stamp {
+    let elsewhere = held[place.other()].side_without_queue().entry(context.codec, id);
+    let elsewhere = elsewhere.and_then(|entry| context.codec.stamp(id, &entry.bytes));
+    let goes = elsewhere.filter(|stamp| stamp.passing && stamp.timestamp > was.timestamp);
+    goes.filter(|_| !held[place].queue.is_own(id)).unwrap_or(was)
 }
 
 /// Puts a change, which was committed to the other store as its version `order`, on its way.

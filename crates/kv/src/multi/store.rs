@@ -135,6 +135,11 @@ impl Multi {
         is_drained
     }
 
+    /// Whether nothing is on its way to either store.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.core.totals().queue_length == 0
+    }
+
     /// What an operator should know, a sentence each.
     pub fn remarks(&self) -> Vec<String> {
         report::remarks(&self.core)
@@ -175,12 +180,23 @@ impl Multi {
         when: Precondition,
         within: Option<Duration>,
     ) -> Result<(Applied, RwLockReadGuard<'a, ()>), Error> {
-        let store = &self.core.children[place].store;
-        let write = async {
-            let turn = open.writing[place].read().await;
-            Ok::<_, Error>((store.apply(&open.key, change, when).await?, turn))
+        let turn = open.writing[place].read();
+        // Who of this process comes first says nothing of whether the store answers.
+        let turn = match within {
+            None => turn.await,
+            Some(within) => timeout(within, turn).await.map_err(|_| self.no_turn(open, place))?,
         };
-        self.core.call(place, "CAS", &open.key.name, within, write).await
+        let apply = self.core.children[place].store.apply(&open.key, change, when);
+        let applied = self.core.call(place, "CAS", &open.key.name, within, apply).await?;
+        Ok((applied, turn))
+    }
+
+    /// Why a write did not even begin: whoever goes first waits for a store that does not answer, or is merely slow.
+    fn no_turn(&self, open: &OpenKey, place: Place) -> Error {
+        if self.core.health[place].is_down() {
+            return self.down(place);
+        }
+        Error::Contended { key: open.key.name.to_string(), attempts: 1 }
     }
 
     /// Takes note of a change that was written. Returns under which number the other store is to be told of it.

@@ -284,17 +284,18 @@ impl Core {
     /// Looks how things stand.
     fn look_around(&self) {
         let mode = self.mode();
-        let secondary = self.store_facts(mode.secondary());
+        let (primary, secondary) = (self.store_facts(mode.primary), self.store_facts(mode.secondary()));
+        let is_away = !primary.up || !primary.synced;
         let is_late = self.started_at.elapsed() >= self.config.start_timeout;
         let is_alone =
             secondary.standing.is_some_and(|standing| !standing.joined || standing.num_others == 0);
-        let stands_in = is_late && secondary.up && secondary.synced && !is_alone;
+        let stands_in = is_away && is_late && secondary.up && secondary.synced && !is_alone;
         self.set_mode(|mode| {
             mode.secondary_counts = secondary.synced;
-            // Once it stood in, it does until there is another one.
-            mode.stands_in |= stands_in;
+            // Once it stood in, it does until the primary is there: what a primary holds that answers is worth waiting for.
+            mode.stands_in = is_away && (mode.stands_in || stands_in);
         });
-        let synced = *self.children[mode.primary].store.synced().borrow() || stands_in;
+        let synced = primary.synced || stands_in;
         self.synced.send_if_modified(|known| {
             let is_news = synced && !*known;
             *known |= synced;

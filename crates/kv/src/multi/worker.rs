@@ -20,7 +20,7 @@ use super::mode::Mode;
 use super::place::Place;
 use super::queue::Batch;
 use super::state::State;
-use crate::error::{Error, WHOLE_VALUE};
+use crate::error::{Error, ONE_ENTRY, WHOLE_VALUE};
 use crate::store::{Applied, Change, EntryId, Precondition, Stored, Subscription};
 
 /// Waits between attempts on a store that does not answer.
@@ -182,7 +182,7 @@ async fn mirror(core: &Core, open: &OpenKey, place: Place) {
         }
         if is_refused {
             // It will hardly be smaller in a moment.
-            open.with(core, |state, _| state.refuse(place, &batch));
+            open.with(core, |state, _| state.refuse(place, &batch, error.to_string()));
             (refusals, again_at) = (refusals.saturating_add(1), Instant::now() + MAX_RETRY);
             if refusals >= MAX_REFUSALS {
                 most = MAX_BATCH;
@@ -294,7 +294,8 @@ fn contended(open: &OpenKey, attempts: u32) -> Error {
     Error::Contended { key: open.key.name.to_string(), attempts }
 }
 
-/// Refuses a mirrored value that is larger than configured, before the store does.
+/// Refuses a mirrored value that is larger than configured, before the store does: the whole, or each entry where each has a key
+/// of its own.
 fn check_size(
     core: &Core,
     open: &OpenKey,
@@ -307,16 +308,18 @@ fn check_size(
     if limit == 0 || place == core.mode().primary || change.upserts.is_empty() {
         return Ok(());
     }
+    let too_large = |what, size| Err(Error::TooLarge { key: open.key.name.to_string(), what, size, limit });
+    if !core.children[place].store.answers_whole() {
+        let largest = change.upserts.values().map(Bytes::len).max().unwrap_or(0);
+        return if largest > limit { too_large(ONE_ENTRY, largest) } else { Ok(()) };
+    }
     let current = current.into_iter().flat_map(|stored| stored.entries.iter());
     let mut all: BTreeMap<EntryId, Bytes> =
         current.map(|(id, entry)| (id.clone(), entry.bytes.clone())).collect();
     all.retain(|id, _| !change.removals.contains(id));
     all.extend(change.upserts.iter().map(|(id, bytes)| (id.clone(), bytes.clone())));
     let size = open.key.codec.join(&all).len();
-    if size > limit {
-        return Err(Error::TooLarge { key: open.key.name.to_string(), what: WHOLE_VALUE, size, limit });
-    }
-    Ok(())
+    if size > limit { too_large(WHOLE_VALUE, size) } else { Ok(()) }
 }
 
 /// Reads both stores now and then, and whenever there is reason to, and tells each what it lacks. Never ends.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,7 +47,7 @@ pub(crate) struct Faulty {
     /// What others than their owners wrote; `None` = it is not told apart.
     brought: Arc<Mutex<Option<BTreeMap<EntryId, Bytes>>>>,
     /// Each entry has a key of its own: a write answers with other entries as this process last read them.
-    apart: bool,
+    apart: Arc<AtomicBool>,
     heard: Arc<Mutex<Stored>>,
 }
 
@@ -61,7 +61,7 @@ impl Faulty {
             synced: Arc::new(watch::Sender::new(true)),
             standing: Arc::default(),
             brought: Arc::default(),
-            apart: false,
+            apart: Arc::default(),
             heard: Arc::new(Mutex::new(Stored::absent())),
         }
     }
@@ -92,6 +92,11 @@ impl Faulty {
     /// From now on it tells which entries others than their owners wrote.
     pub(crate) fn tells_who_wrote(&self) {
         *self.brought.lock() = Some(BTreeMap::new());
+    }
+
+    /// Each entry has a key of its own, as far as its users can tell. To be said before anybody uses it.
+    pub(crate) fn set_apart(&self) {
+        self.apart.store(true, Ordering::Relaxed);
     }
 
     /// Writes that were asked for.
@@ -125,7 +130,7 @@ impl Faulty {
 
     /// What a write answers after which the store holds this.
     fn answer(&self, stored: Stored, change: &Change) -> Stored {
-        if !self.apart || stored.version == 0 {
+        if self.answers_whole() || stored.version == 0 {
             return stored;
         }
         let mut heard = self.heard.lock();
@@ -189,6 +194,10 @@ impl Store for Faulty {
         Ok(Applied::Done(self.answer(stored, &change)))
     }
 
+    fn answers_whole(&self) -> bool {
+        !self.apart.load(Ordering::Relaxed)
+    }
+
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
         self.pass().await?;
         self.inner.watch(key).await
@@ -196,10 +205,6 @@ impl Store for Faulty {
 
     fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
-    }
-
-    fn answers_whole(&self) -> bool {
-        !self.apart
     }
 
     fn standing(&self) -> Option<Standing> {
@@ -263,8 +268,12 @@ impl World {
 
     /// One in which `consul`, or `memberlist`, or both keep each entry under a key of its own.
     pub(crate) fn apart([consul, memberlist]: [bool; 2]) -> Self {
-        let mut world = Self::new();
-        (world.consul.apart, world.memberlist.apart) = (consul, memberlist);
+        let world = Self::new();
+        for (store, is_apart) in [(&world.consul, consul), (&world.memberlist, memberlist)] {
+            if is_apart {
+                store.set_apart();
+            }
+        }
         world
     }
 

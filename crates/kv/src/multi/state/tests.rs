@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::multi::control::Freshness;
 use crate::multi::laws::{Timed, entry};
@@ -114,4 +116,114 @@ fn what_is_written_after_a_key_was_deleted_stays_although_the_store_hears_of_tha
     let batch = state.batch(Place::First, usize::MAX).unwrap();
     let plan = state.plan(&context(), &batch, Some(&held), &|_| true);
     assert!(batch.deletion.is_some() && !plan.deletes && plan.change.is_empty(), "{plan:?}");
+}
+
+/// Whether readers see an entry.
+fn sees(state: &State, id: &str) -> bool {
+    state.pair(&context()).entry(&id.into()).is_some()
+}
+
+/// What the secondary, where removals are meant, tells of an entry that was removed so long ago.
+fn tells_of_removal(state: &mut State, id: &str, ago: Duration) {
+    let traces = Traces { removed: BTreeMap::from([(id.into(), ago)]), ..Traces::default() };
+    state.trace(&gossiping(), Place::Second, traces);
+}
+
+/// With a secondary where removals are meant.
+fn gossiping() -> Context {
+    Context { removals_are_meant: Both::new(false, true), ..context() }
+}
+
+/// The primary holds `entry`, the secondary nothing.
+fn primary_holds(entry: &(EntryId, EntryBytes)) -> State {
+    let mut state = State::default();
+    state.learn(&gossiping(), Place::First, Some(stored(1, std::slice::from_ref(entry))), How::Watch);
+    state.learn(&gossiping(), Place::Second, Some(stored(1, &[])), How::Watch);
+    state
+}
+
+#[test]
+fn a_tombstone_hides_what_is_older_and_nobody_who_was_heard_since() {
+    const AGO: Duration = Duration::from_secs(30);
+    // Removed at 970, by clocks that agree.
+    let mut state = primary_holds(&entry("a", 970, "x"));
+    tells_of_removal(&mut state, "a", AGO);
+    assert!(!sees(&state, "a"), "it may have been written in the same second");
+    let mut state = primary_holds(&entry("a", 971, "x"));
+    tells_of_removal(&mut state, "a", AGO);
+    assert!(sees(&state, "a"));
+
+    // Its owner beats, by a clock that is slow.
+    let mut state = primary_holds(&entry("a", 950, "x"));
+    tells_of_removal(&mut state, "a", AGO);
+    assert!(!sees(&state, "a"));
+    state.learn(&gossiping(), Place::First, Some(stored(2, &[entry("a", 960, "x")])), How::Watch);
+    assert!(sees(&state, "a"));
+    // The same tombstone does not hide it again, nor one that is told only afterwards.
+    tells_of_removal(&mut state, "a", AGO);
+    assert!(sees(&state, "a"));
+    let mut state = primary_holds(&entry("a", 950, "x"));
+    state.learn(&gossiping(), Place::First, Some(stored(2, &[entry("a", 960, "x")])), How::Watch);
+    tells_of_removal(&mut state, "a", AGO);
+    assert!(sees(&state, "a"));
+
+    // It comes back where it was removed: that store knows what came after what.
+    let mut state = primary_holds(&entry("a", 966, "x"));
+    tells_of_removal(&mut state, "a", AGO);
+    state.learn(&gossiping(), Place::Second, Some(stored(2, &[entry("a", 965, "x")])), How::Watch);
+    assert!(sees(&state, "a"));
+}
+
+#[test]
+fn a_tombstone_does_not_keep_back_what_this_process_writes_itself() {
+    // In the same second, by a clock that was set back, and the same again as was removed.
+    for (timestamp, ago) in
+        [(1000, Duration::ZERO), (1000, Duration::from_millis(900)), (980, Duration::ZERO)]
+    {
+        let written = entry("a", timestamp, "x");
+        for was_there in [false, true] {
+            let mut state = both_hold(if was_there { std::slice::from_ref(&written) } else { &[] });
+            if was_there {
+                for place in Place::BOTH {
+                    state.learn(&gossiping(), place, Some(stored(2, &[])), How::Watch);
+                }
+            }
+            tells_of_removal(&mut state, "a", ago);
+            write(&mut state, &upsert(&written), stored(3, std::slice::from_ref(&written)), FIRST);
+            tells_of_removal(&mut state, "a", ago);
+            assert!(sees(&state, "a"), "{timestamp} {ago:?} {was_there}");
+            let batch = state.batch(Place::Second, usize::MAX).unwrap();
+            let plan = state.plan(&gossiping(), &batch, Some(&stored(2, &[])), &|_| true);
+            assert!(plan.change.upserts.contains_key("a"), "{plan:?}");
+        }
+    }
+}
+
+/// The primary did not answer while an instance said that it goes, which it therefore said to the secondary.
+#[test]
+fn who_was_last_seen_going_and_is_gone_does_not_come_back_from_the_other_store() {
+    let mut state = both_hold(&[entry("a", 990, "x"), entry("b", 990, "x")]);
+    let goes = stored(2, &[entry("a", 995, "P"), entry("b", 995, "x")]);
+    state.learn(&context(), Place::Second, Some(goes), How::Watch);
+    let lost = state.learn(&context(), Place::First, Some(stored(2, &[])), How::Watch);
+    assert!(lost, "who did not go is lost, and not removed");
+    assert!(!sees(&state, "a") && sees(&state, "b"));
+    for foreign in [false, true] {
+        state.reconcile(&context(), foreign);
+    }
+    assert_eq!(ids(&state, Place::First), ["b"]);
+    let batch = state.batch(Place::Second, usize::MAX).unwrap();
+    assert_eq!(batch.items["a"].op, Op::Remove { timestamp: 995 });
+}
+
+#[test]
+fn who_goes_itself_is_still_told_to_a_primary_that_comes_back_empty() {
+    let mut state = both_hold(&[entry("a", 990, "x")]);
+    let goes = entry("a", 995, "P");
+    write(&mut state, &upsert(&goes), stored(2, std::slice::from_ref(&goes)), SECOND);
+    state.learn(&context(), Place::First, None, How::Watch);
+    assert!(sees(&state, "a"));
+    let batch = state.batch(Place::First, usize::MAX).unwrap();
+    let plan = state.plan(&context(), &batch, None, &|_| true);
+    assert_eq!(plan.change, upsert(&goes));
 }

@@ -221,14 +221,20 @@ fn key(report: &MultiKeyReport, now_ms: i64) -> [Cell; 9] {
 }
 
 fn contents(key: &MultiKeyReport, held: &MultiKeyStoreReport) -> [Cell; 6] {
-    let MultiKeyStoreReport { name, entries, missing, relayed, queue_length } = held;
+    let MultiKeyStoreReport { name, entries, missing, relayed, queue_length, refused } = held;
+    let queue = match refused {
+        None => Cell::number(queue_length),
+        Some(why) => Cell::html(format!("{queue_length} <small>{}</small>", Escaped(why)))
+            .by(queue_length)
+            .classed("bad"),
+    };
     [
         Cell::text(&key.key),
         Cell::text(name),
         Cell::number(entries),
         named(missing, "bad"),
         named(relayed, "busy"),
-        Cell::number(queue_length),
+        queue,
     ]
 }
 

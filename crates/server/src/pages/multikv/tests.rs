@@ -1,6 +1,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use ringkit_config::{Config, KvStore, KvStoreConfig, MemberlistConfig, MultiConfig, RingName};
+use ringkit_kv::Client;
 use ringkit_kv::memberlist::MemberlistOptions;
 use ringkit_kv::multi::MultiRuntime;
 use ringkit_ring::{Desc, InstanceDesc};
@@ -19,6 +20,8 @@ struct World {
     router: Router,
     /// Kept, so that the store follows.
     runtime: watch::Sender<MultiRuntime>,
+    /// Kept, so that the store is there.
+    client: Client<Desc>,
 }
 
 fn page(stores: &Stores, config: &Config, runs: &[&str]) -> Router {
@@ -66,7 +69,7 @@ async fn world() -> World {
     let instance = InstanceDesc { timestamp: clock.now_secs(), ..InstanceDesc::default() };
     client.upsert_own("ring/<1>", "i1", &instance).await.unwrap();
     let router = page(&stores, &config, &["ring", "ingester"]);
-    World { stores, router, runtime }
+    World { stores, router, runtime, client }
 }
 
 async fn get_as(router: &Router, accept: &str) -> (HeaderMap, String) {
@@ -117,7 +120,7 @@ async fn whoever_keeps_no_ring_in_two_stores_says_so_and_still_who_it_is() {
 
 #[tokio::test]
 async fn json_has_all_that_is_known_of_a_store_and_who_the_process_is() {
-    let World { router, stores: _stores, runtime: _runtime } = world().await;
+    let World { router, stores: _stores, runtime: _runtime, client: _client } = world().await;
     let (headers, _) = get_as(&router, JSON).await;
     assert_eq!(headers["vary"], "accept");
     assert_eq!(headers["cache-control"], "no-store");
@@ -141,7 +144,7 @@ async fn json_has_all_that_is_known_of_a_store_and_who_the_process_is() {
 
 #[tokio::test]
 async fn the_page_tells_all_and_what_others_have_named_is_escaped() {
-    let World { router, stores: _stores, runtime } = world().await;
+    let World { router, stores: _stores, runtime, client: _client } = world().await;
     let (headers, page) = get_as(&router, "text/html").await;
     for part in [
         "<h1>Multi KV Status</h1>",
