@@ -138,9 +138,13 @@ impl State {
         let primary = context.mode.primary;
         let (when, seen) = match when {
             Precondition::None => (Precondition::None, None),
-            Precondition::Version(None) if matches!(self.shown, Some(Some(_))) => return None,
-            Precondition::Version(None) => (Precondition::Version(self.held[primary].version()), None),
-            Precondition::Version(Some(ours)) => {
+            Precondition::Version(None) | Precondition::Entries(None) => {
+                if matches!(self.shown, Some(Some(_))) {
+                    return None;
+                }
+                (Precondition::Version(self.held[primary].version()), None)
+            }
+            Precondition::Version(Some(ours)) | Precondition::Entries(Some(ours)) => {
                 let version = self.versions.find(ours).filter(|version| version.place == primary)?;
                 // The primary may not have heard yet of what changed in the other store.
                 let bytes = |entry: Option<&EntryBytes>| entry.map(|entry| entry.bytes.clone());

@@ -412,6 +412,15 @@ impl Store for Multi {
         Ok(())
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        let is_meant = |state: &State| matches!(state.shown(), Some(Some(shown)) if shown.version == version);
+        if !self.open(key)?.look(is_meant) {
+            return Ok(false);
+        }
+        self.delete(key).await?;
+        Ok(true)
+    }
+
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         let open = self.open(key)?;
         let Some(begun) = self.begin(&open, &change, when) else { return Ok(Applied::Conflict) };

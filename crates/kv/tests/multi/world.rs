@@ -1,7 +1,7 @@
 //! Two stores that can be made to fail, and processes that use both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,6 +38,8 @@ pub(crate) struct Faulty {
     inner: InMemory,
     weather: Arc<watch::Sender<Weather>>,
     latency: Arc<Mutex<Duration>>,
+    answers_late: Arc<Mutex<Duration>>,
+    is_apart: Arc<AtomicBool>,
     writes: Arc<AtomicU64>,
     synced: Arc<watch::Sender<bool>>,
 }
@@ -48,6 +50,8 @@ impl Faulty {
             inner: InMemory::new(limits),
             weather: Arc::new(watch::Sender::new(Weather::Fine)),
             latency: Arc::default(),
+            answers_late: Arc::default(),
+            is_apart: Arc::default(),
             writes: Arc::default(),
             synced: Arc::new(watch::Sender::new(true)),
         }
@@ -60,6 +64,16 @@ impl Faulty {
     /// Every request takes so long.
     pub(crate) fn set_latency(&self, latency: Duration) {
         *self.latency.lock() = latency;
+    }
+
+    /// Whoever changes something is told of it so long after it happened. Holds for what is asked for from now on.
+    pub(crate) fn set_late(&self, late: Duration) {
+        *self.answers_late.lock() = late;
+    }
+
+    /// It is one where each entry has a key of its own.
+    pub(crate) fn set_apart(&self) {
+        self.is_apart.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set_synced(&self, synced: bool) {
@@ -80,6 +94,17 @@ impl Faulty {
     pub(crate) async fn holds(&self) -> Vec<(String, i64, State)> {
         let view = self.direct().get(KEY).await.unwrap();
         view.iter().flat_map(|view| listed(&view.value)).collect()
+    }
+
+    /// Does something, and is late to say so.
+    async fn late<T>(&self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let late = *self.answers_late.lock();
+        self.pass().await?;
+        let done = what.await;
+        if !late.is_zero() {
+            sleep(late).await;
+        }
+        done
     }
 
     async fn pass(&self) -> Result<(), Error> {
@@ -113,14 +138,20 @@ impl Store for Faulty {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
-        self.pass().await?;
-        self.inner.delete(key).await
+        self.late(self.inner.delete(key)).await
+    }
+
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        self.late(self.inner.delete_at(key, version)).await
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        self.pass().await?;
-        self.inner.apply(key, change, when).await
+        self.late(self.inner.apply(key, change, when)).await
+    }
+
+    fn answers_whole(&self) -> bool {
+        !self.is_apart.load(Ordering::Relaxed)
     }
 
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {
