@@ -6,6 +6,8 @@
 mod conformance;
 #[path = "multi/hazards.rs"]
 mod hazards;
+#[path = "multi/mirroring.rs"]
+mod mirroring;
 #[path = "multi/stores.rs"]
 mod stores;
 #[path = "multi/switching.rs"]
