@@ -8,6 +8,8 @@
     reason = "these are tests that live in the library, so that other crates can run them"
 )]
 
+mod conditions;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -27,6 +29,11 @@ use crate::entries::Entries;
 use crate::error::Error;
 use crate::store::{Applied, Change, EntryId, Key, Precondition, Store, Stored, Subscription};
 use crate::value::Value;
+
+pub use self::conditions::{
+    a_change_conflicts_only_by_what_it_names_if_it_says_so,
+    a_key_that_moved_is_not_deleted_by_what_was_read_of_it,
+};
 
 /// Where backends legitimately differ.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +110,8 @@ macro_rules! conformance_rules {
             versions_grow_and_are_not_repeated_after_a_delete
             removing_the_last_entry_leaves_an_empty_value
             delete_removes_the_key_and_an_absent_key_is_success
+            a_key_that_moved_is_not_deleted_by_what_was_read_of_it
+            a_change_conflicts_only_by_what_it_names_if_it_says_so
             list_names_present_keys_below_a_prefix_in_order
             a_watch_starts_with_the_current_value
             a_watch_of_an_absent_key_reports_absence_then_creation
@@ -258,6 +267,10 @@ impl Store for Interleaved {
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         self.0.delete(key).await
+    }
+
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        self.0.delete_at(key, version).await
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {

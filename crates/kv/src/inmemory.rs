@@ -84,15 +84,18 @@ impl Store for InMemory {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
-        let mut keys = self.shared.keys.lock();
-        let Some(slot) = keys.slots.get_mut(&key.name) else { return Ok(()) };
-        slot.bytes = 0;
-        // Watchers of a key that is absent already are not woken.
-        if slot.value.send_if_modified(|value| value.take().is_some()) {
-            keys.present -= 1;
-        }
-        keys.drop_if_unused(&key.name);
+        self.shared.keys.lock().delete(key);
         Ok(())
+    }
+
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        let mut keys = self.shared.keys.lock();
+        let version_of = |slot: &Slot| slot.value.borrow().as_ref().map(|stored| stored.version);
+        let is_meant = keys.slots.get(&key.name).and_then(version_of) == Some(version);
+        if is_meant {
+            keys.delete(key);
+        }
+        Ok(is_meant)
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
@@ -122,7 +125,7 @@ impl Keys {
     ) -> Result<Applied, Error> {
         let slot = self.slots.get(&key.name);
         let current = slot.and_then(|slot| slot.value.borrow().clone());
-        if let Precondition::Version(expected) = when
+        if let Precondition::Version(expected) | Precondition::Entries(expected) = when
             && expected != current.as_ref().map(|stored| stored.version)
         {
             return Ok(Applied::Conflict);
@@ -150,6 +153,16 @@ impl Keys {
         slot.bytes = bytes;
         slot.value.send_replace(Some(stored.clone()));
         Ok(Applied::Done(stored))
+    }
+
+    fn delete(&mut self, key: &Key) {
+        let Some(slot) = self.slots.get_mut(&key.name) else { return };
+        slot.bytes = 0;
+        // Watchers of a key that is absent already are not woken.
+        if slot.value.send_if_modified(|value| value.take().is_some()) {
+            self.present -= 1;
+        }
+        self.drop_if_unused(&key.name);
     }
 
     fn drop_if_unused(&mut self, key: &str) {

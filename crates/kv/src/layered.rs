@@ -1,6 +1,8 @@
 //! [`Layered`]: the [`Store`] of a backend that keeps bytes under flat keys ([`Flat`]). Layouts, versions, races, the shared
 //! watch and the size of values live here; requests and protocols do not.
 
+mod delete;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -57,7 +59,6 @@ struct Known {
 
 /// Keys whose last value is kept at hand. A process uses a handful.
 const MAX_KNOWN: usize = 1024;
-const MAX_DELETE_ATTEMPTS: u32 = 10;
 /// Waits after a lost race, when a write is to happen whatever the key holds.
 const MIN_RACE_BACKOFF: Duration = Duration::from_millis(2);
 const MAX_RACE_BACKOFF: Duration = Duration::from_millis(500);
@@ -119,29 +120,11 @@ impl<F: Flat> Store for Layered<F> {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
-        let name = key.name.to_string();
-        let mut backoff = Backoff::new(MIN_RACE_BACKOFF, MAX_RACE_BACKOFF);
-        for _ in 0..MAX_DELETE_ATTEMPTS {
-            // What is deleted is what was looked at: never a part of what is kept in the other layout.
-            let mut batch = Batch::default();
-            match self.core.single(key).await? {
-                Some(item) => {
-                    batch.guards.push(Guard::At(name.clone(), item.index));
-                    batch.deletes.push(name.clone());
-                }
-                None if self.core.layout == Layout::Single => return Ok(()),
-                None => (),
-            }
-            if self.core.layout == Layout::PerInstance {
-                batch.delete_below = Some(EntryKeys::of(&key.name).marker().to_owned());
-            }
-            if self.core.observed(self.core.flat.commit(&batch).await)? != Committed::Lost {
-                self.core.known.lock().remove(&key.name);
-                return Ok(());
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-        Err(Error::Contended { key: name, attempts: MAX_DELETE_ATTEMPTS })
+        self.core.delete(key).await
+    }
+
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        self.core.delete_at(key, version).await
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
@@ -150,7 +133,7 @@ impl<F: Flat> Store for Layered<F> {
         // An entry with a key of its own is as it was last written, unless somebody interfered: then the guards do not hold,
         // and what is there is read. A whole value has been written by others since.
         let mut base = match (self.core.layout, when) {
-            (Layout::PerInstance, Precondition::None) => {
+            (Layout::PerInstance, Precondition::None | Precondition::Entries(Some(_))) => {
                 self.core.known.lock().get(&key.name).cloned().map(Some)
             }
             _ => None,
@@ -161,8 +144,7 @@ impl<F: Flat> Store for Layered<F> {
                 Some(known) => known,
                 None => self.core.read(key).await?,
             };
-            let version = known.as_ref().map(|known| known.stored.version);
-            if matches!(when, Precondition::Version(expected) if expected != version) {
+            if !self.core.holds(known.as_ref(), &change, when) {
                 return Ok(Applied::Conflict);
             }
             let nothing = Entries::new();
@@ -177,7 +159,7 @@ impl<F: Flat> Store for Layered<F> {
             };
             match self.core.write(key, known, effective, when).await? {
                 Some(stored) => return Ok(Applied::Done(stored)),
-                None if when != Precondition::None => return Ok(Applied::Conflict),
+                None if read && when != Precondition::None => return Ok(Applied::Conflict),
                 None => (),
             }
             // Lost to another writer. What was merely remembered is not worth a pause.
@@ -276,6 +258,22 @@ impl<F: Flat> Core<F> {
             (Layout::PerInstance, Some(false)) => Err(other_layout(key, "single")),
             (Layout::Single, Some(true)) => Err(other_layout(key, "per_instance")),
             _ => Ok(found),
+        }
+    }
+
+    /// Whether a change may be made to what is known.
+    fn holds(&self, known: Option<&Known>, change: &Change, when: Precondition) -> bool {
+        match (when, known) {
+            (Precondition::None, _) => true,
+            (Precondition::Entries(Some(expected)), Some(known)) if self.layout == Layout::PerInstance => {
+                // Whoever is not there may have gone since, and then the marker is newer.
+                let index = |id: &EntryId| known.entries.get(id).copied().unwrap_or(known.index);
+                let mut ids = change.upserts.keys().chain(&change.removals);
+                ids.all(|id| self.epoch.version(index(id)) <= expected)
+            }
+            (Precondition::Version(expected) | Precondition::Entries(expected), _) => {
+                expected == known.map(|known| known.stored.version)
+            }
         }
     }
 
@@ -435,8 +433,8 @@ impl<F: Flat> Core<F> {
 
     /// Each entry is guarded by itself. Who comes or goes rewrites the marker, so that the key's version moves.
     ///
-    /// A change with a precondition is also refused when entries came or went, and, where the server can tell, when any
-    /// entry was written. More entries than a batch holds are written in several, each of which may lose its race.
+    /// A change that builds on a version of the key is also refused when entries came or went, and, where the server can tell,
+    /// when any entry was written. More entries than a batch holds are written in several, each of which may lose its race.
     async fn write_entries(
         &self,
         key: &Key,
@@ -491,10 +489,13 @@ impl<F: Flat> Core<F> {
                 // The creation's own guards say all.
             } else if unmarked {
                 batch.guards.push(Guard::Absent(marker.clone()));
-            } else if conditional {
+            } else if matches!(when, Precondition::Version(_)) {
                 batch.guards.push(Guard::At(marker.clone(), known.index));
                 batch.unchanged =
                     self.epoch.index(as_read).filter(|_| number == 0).map(|index| (marker.clone(), index));
+            } else if conditional && some.iter().any(|(id, _)| !known.entries.contains_key(id)) {
+                // That it is absent is not enough: it may have come and gone.
+                batch.guards.push(Guard::At(marker.clone(), known.index));
             } else if moved {
                 batch.guards.push(Guard::Present(marker.clone()));
             }
@@ -588,27 +589,4 @@ fn other_layout(key: &Key, found: &'static str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_are_divided_by_number_and_by_size() {
-        let write = |bytes: usize| (EntryId::default(), Some(Bytes::from(vec![0; bytes])));
-        assert_eq!(first_batch(&[], 10, 100), 0);
-        assert_eq!(first_batch(&[write(1000), write(1)], 10, 100), 1, "what is too large goes alone");
-        assert_eq!(first_batch(&[write(50), write(50), write(1)], 10, 100), 2);
-        assert_eq!(first_batch(&[write(1), write(1), write(1)], 2, 100), 2);
-        assert_eq!(first_batch(&[(EntryId::default(), None), write(100)], 10, 100), 2);
-    }
-
-    #[test]
-    fn an_entry_does_not_keep_the_answer_that_it_came_in() {
-        let answer = Bytes::from(vec![7; 1000]);
-        let entries = replaced(&Entries::new(), BTreeMap::from([("a".into(), answer.slice(10..20))]));
-        let kept = entries["a"].bytes.as_ptr();
-        assert!(!answer.as_ptr_range().contains(&kept));
-        // What did not change is not copied again.
-        let again = replaced(&entries, BTreeMap::from([("a".into(), answer.slice(30..40))]));
-        assert_eq!(again["a"].bytes.as_ptr(), kept);
-    }
-}
+mod tests;

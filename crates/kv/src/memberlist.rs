@@ -298,6 +298,13 @@ impl Store for Memberlist {
         self.call(move |access| write::delete(access, &key)).await?
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        check(key)?;
+        self.ready().await?;
+        let key = key.clone();
+        self.call(move |access| write::delete_at(access, &key, version)).await?
+    }
+
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         check(key)?;
         self.inner.observed.told().writes.0 += 1;

@@ -47,6 +47,10 @@ impl Store for Metered {
         timed(&self.metrics.delete, self.inner.delete(key)).await
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        timed(&self.metrics.delete, self.inner.delete_at(key, version)).await
+    }
+
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         timed(&self.metrics.cas, self.inner.apply(key, change, when)).await
     }

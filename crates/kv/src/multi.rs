@@ -10,7 +10,8 @@
 //! | `marks` | what was removed, so that it does not come back from the other store; and who was heard when |
 //! | `delta`, `queue`, `reconcile` | what a store is to be told, and what becomes of it there |
 //! | `compare`, `gate`, `ask` | how the stores differ, and whether that stands in the way of a switch |
-//! | `held`, `state` | all of that for one key |
+//! | `held`, `written`, `state` | all of that for one key |
+//! | `unsettled` | what becomes of a write whose writer does not wait for the answer |
 //! | `key`, `core`, `worker`, `switch` | the tasks: one for each key, one for the store as a whole |
 //!
 //! Which writes count as whose: a change without a precondition is its writer's own entry. Values whose
@@ -42,9 +43,12 @@ mod report;
 mod state;
 mod store;
 mod switch;
+mod tasks;
 mod union;
+mod unsettled;
 mod versions;
 mod worker;
+mod written;
 
 pub use self::control::{Control, Freshness, MultiRuntime, PerRing};
 pub use self::report::{MultiKeyReport, MultiKeyStoreReport, MultiReport, Named, StoreReport, SwitchReport};

@@ -43,6 +43,10 @@ impl Store for Prefixed {
         self.inner.delete(&self.full(key)).await
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        self.inner.delete_at(&self.full(key), version).await
+    }
+
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.inner.apply(&self.full(key), change, when).await
     }

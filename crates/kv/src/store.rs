@@ -145,6 +145,9 @@ pub enum Precondition {
     /// Only if the key is at this version; `None` = only if the key is absent. A store that knows when each entry moved may also
     /// apply a change if the key moved since, but nothing that the change names did.
     Version(Option<u64>),
+    /// Only if nothing that the change names moved since the key was at this version; `None` = only if the key is absent. A
+    /// store that does not know when each entry moved takes it as [`Precondition::Version`].
+    Entries(Option<u64>),
 }
 
 /// What became of a [`Change`].
@@ -173,6 +176,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes the key. An absent key is success.
     async fn delete(&self, key: &Key) -> Result<(), Error>;
+
+    /// Removes the key if it is at this version, so that nothing goes that nobody looked at. Returns whether it did.
+    ///
+    /// If it did not, the key may be empty all the same, where each entry has a key of its own: what was looked at went, and
+    /// somebody else came.
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error>;
 
     /// Applies `change` atomically if `when` holds.
     ///

@@ -12,6 +12,8 @@ mod ending;
 mod hazards;
 #[path = "multi/leftovers.rs"]
 mod leftovers;
+#[path = "multi/mirroring.rs"]
+mod mirroring;
 #[path = "multi/pairs.rs"]
 mod pairs;
 #[path = "multi/stores.rs"]

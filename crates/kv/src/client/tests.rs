@@ -326,6 +326,11 @@ impl Store for Unreliable {
         self.inner.delete(key).await
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        self.trouble().await?;
+        self.inner.delete_at(key, version).await
+    }
+
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.trouble().await?;
         if self.always_conflicts.load(Ordering::Relaxed) {

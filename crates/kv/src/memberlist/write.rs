@@ -29,8 +29,8 @@ pub(super) fn apply(
     let current = access.observer.open(access.node(), access.now(), key)?;
     let holds = match when {
         Precondition::None => true,
-        Precondition::Version(None) => current.is_none(),
-        Precondition::Version(Some(version)) => {
+        Precondition::Version(None) | Precondition::Entries(None) => current.is_none(),
+        Precondition::Version(Some(version)) | Precondition::Entries(Some(version)) => {
             access.observer.is_as_it_was(access.node().store(), &key.name, change, version)
         }
     };
@@ -52,6 +52,18 @@ pub(super) fn delete(access: &mut Access<'_, Views>, key: &Key) -> Result<(), Er
     write(access, key, writes)?;
     access.observer.forget_unused(&key.name);
     Ok(())
+}
+
+/// Removes a key with all its entries if it is at this version; returns whether it was.
+pub(super) fn delete_at(access: &mut Access<'_, Views>, key: &Key, version: u64) -> Result<bool, Error> {
+    let current = access.observer.open(access.node(), access.now(), key)?;
+    let is_meant = current.is_some_and(|stored| stored.version == version);
+    if is_meant {
+        delete(access, key)?;
+    } else {
+        access.observer.forget_unused(&key.name);
+    }
+    Ok(is_meant)
 }
 
 fn write(access: &mut Access<'_, Views>, key: &Key, writes: Writes) -> Result<(), Error> {

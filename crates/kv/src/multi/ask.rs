@@ -1,4 +1,4 @@
-//! [`Asking`]: the last question before a switch. Whether a store answers is known from when it was asked last, and one that fell
+//! [`Asking`]: the last question before a switch, and before mirroring ends. Whether a store answers is known from when it was asked last, and one that fell
 //! silent since looks as if it did. So it is asked once more what it holds, and decides only if it says so.
 
 use std::pin::Pin;
@@ -17,10 +17,10 @@ const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 /// How many keys are asked for at once.
 const MAX_AT_ONCE: usize = 32;
 
-/// What is asked, and for which switch: an answer to another question says nothing.
+/// What is asked, and for what: an answer to another question says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    /// The store that is to be the primary.
+    /// The store that is to be the primary, or the only one.
     pub(super) place: Place,
     /// As it was when that was found possible.
     pub(super) epoch: u64,
@@ -28,7 +28,7 @@ pub(super) struct Question {
     pub(super) since: Instant,
 }
 
-/// What came of it; the error is why the store is not to be the primary, in a sentence.
+/// What came of it; the error is why the store is not to be that, in a sentence.
 type Said = Result<(), String>;
 
 /// Asks a store, and keeps what it answered. Dropped with whatever it asks.

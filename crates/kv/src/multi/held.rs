@@ -6,6 +6,9 @@ use super::union::{Known, Side};
 use crate::entries::Entries;
 use crate::store::{Change, EntryId, Stored, Traces};
 
+/// Own changes that a store has not told back yet. Beyond so many, the oldest are believed to have been.
+const MAX_UNSEEN: usize = 64;
+
 /// What is known of one store.
 #[derive(Default)]
 pub(super) struct Held {
@@ -15,6 +18,8 @@ pub(super) struct Held {
     pub(super) newest: u64,
     /// How often it was learned what the store holds.
     pub(super) learned: u64,
+    /// How often it answered a write without saying what it holds.
+    pub(super) answered: u64,
     /// Changes that were written and not heard back yet, with their versions.
     pub(super) unseen: Vec<(u64, Change)>,
     pub(super) queue: Queue,
@@ -26,7 +31,7 @@ pub(super) struct Held {
 pub(super) enum How {
     /// Its watch said so.
     Watch,
-    /// It was read, beginning when so often it had been learned what it holds.
+    /// It was read, beginning when [`Held::moves`] was this.
     Read(u64),
     /// It answered a write.
     Write,
@@ -68,11 +73,32 @@ impl Held {
         self.snapshot.as_ref()?.as_ref().map(|stored| stored.version)
     }
 
+    /// How often something was learned of it. Whoever finds it unchanged knows the latest.
+    pub(super) fn moves(&self) -> u64 {
+        self.learned + self.answered
+    }
+
+    /// The highest version that was heard, or written and not heard back yet.
+    pub(super) fn latest(&self) -> u64 {
+        self.unseen.iter().map(|(version, _)| *version).fold(self.newest, u64::max)
+    }
+
+    /// Adds a change that was written as this version, and that is not heard back yet.
+    pub(super) fn push_unseen(&mut self, version: u64, change: Change) {
+        self.answered += 1;
+        // Answers may come in another order than the writes.
+        let at = self.unseen.partition_point(|(known, _)| *known <= version);
+        self.unseen.insert(at, (version, change));
+        if self.unseen.len() > MAX_UNSEEN {
+            self.unseen.remove(0);
+        }
+    }
+
     /// Whether what was learned is news.
     pub(super) fn accepts(&self, value: Option<&Stored>, how: How) -> bool {
         let Some(stored) = value else {
             // Absence has no version: whatever was learned while it was read is from later.
-            return !matches!(how, How::Read(learned) if learned != self.learned);
+            return !matches!(how, How::Read(began) if began != self.moves());
         };
         match &self.snapshot {
             _ if stored.version < self.newest => false,
@@ -80,7 +106,8 @@ impl Held {
                 // What somebody deleted by hand may leave no newer version behind.
                 matches!(how, How::Read(_)) && known.entries != stored.entries
             }
-            Some(None) => stored.version > self.newest,
+            // Versions are not repeated: what was there before, and is there still, never went.
+            Some(None) if stored.version == self.newest => how == How::Read(self.moves()),
             _ => true,
         }
     }

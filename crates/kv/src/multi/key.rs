@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, RwLock, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::core::Core;
@@ -32,9 +32,6 @@ pub(super) struct OpenKey {
     pub(super) queued: Both<Notify>,
     /// Somebody waits for that, and does not want to wait for the next attempt.
     pub(super) urgent: Both<Notify>,
-    /// Shared by those who write to a store. Taken alone where an entry is written whatever else there is, some time after it was
-    /// decided to: so that nobody writes a newer one meanwhile.
-    pub(super) writing: Both<RwLock<()>>,
     /// Up to which number something was told to a store, or was tried to.
     tried: Both<watch::Sender<u64>>,
 }
@@ -51,7 +48,6 @@ impl OpenKey {
             overdue: Notify::new(),
             queued: Both::of(|_| Notify::new()),
             urgent: Both::of(|_| Notify::new()),
-            writing: Both::of(|_| RwLock::new(())),
             tried: Both::of(|_| watch::Sender::new(0)),
         }
     }

@@ -1,6 +1,6 @@
 //! What must hold of unions and of what stores are told, whatever they hold. And the small world in which that is tested.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -251,7 +251,7 @@ proptest! {
         let [primary, secondary] = &stores;
         prop_assert_eq!(pushes(primary, secondary, MAX_LAG, &facts), Pushes::default());
         let held = Both::of(|place| Some(if place == Place::First { primary } else { secondary }));
-        let nobody = std::collections::BTreeSet::new();
+        let nobody = BTreeSet::new();
         let found = compare(&held, Place::First, &Both::of(|_| &nobody), &facts);
         prop_assert_eq!((found.missing[Place::First].num, found.missing[Place::Second].num), (0, 0));
         prop_assert_eq!(found.mismatched.num, 0);
@@ -318,7 +318,8 @@ fn what_is_under_way_counts_as_there() {
     let pair = Pair { primary, secondary, facts: model.facts() };
     let times = |entries: &Entries<EntryBytes>| ["a", "b", "c"].map(|id| timestamp(entries, id));
     assert_eq!(times(&pair.entries()), [Some(901), Some(900), Some(902)]);
-    queue.push_deletion(BTreeMap::from([("a".into(), 900), ("b".into(), 900)]), now);
+    let removed = BTreeMap::from([("a".into(), 900), ("b".into(), 900)]);
+    queue.push_deletion(removed, BTreeSet::new(), queue.last(), now);
     let pair =
         Pair { primary: Side { known, unseen: &[], queue: Some(&queue) }, ..model.pair(&held, &nothing) };
     assert!(
@@ -351,7 +352,7 @@ fn a_key_is_deleted_unless_somebody_has_written_since() {
     let mut queue = Queue::default();
     let now = Instant::now();
     queue.push(&Timed, "b".into(), Op::Remove { timestamp: 1 }, false, 1, now);
-    queue.push_deletion(BTreeMap::from([("a".into(), 900)]), now);
+    queue.push_deletion(BTreeMap::from([("a".into(), 900)]), BTreeSet::new(), queue.last(), now);
     assert_eq!(queue.len(), 1, "what was under way before does not matter any more");
     let batch = queue.batch(usize::MAX).unwrap();
     let told = |held: Option<&Entries<EntryBytes>>| {

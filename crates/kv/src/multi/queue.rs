@@ -22,7 +22,7 @@ pub(super) struct Queue {
 pub(super) struct Item {
     pub(super) op: Op,
     /// This process writes the entry, and nobody else does.
-    pub(super) own: bool,
+    own: bool,
     /// Since when the store lacks something of this entry.
     since: Instant,
     number: u64,
@@ -77,12 +77,20 @@ impl Queue {
         self.last
     }
 
-    /// Adds the removal of the key, whose entries had been written at these times, and returns its number.
-    pub(super) fn push_deletion(&mut self, removed: BTreeMap<EntryId, i64>, now: Instant) -> u64 {
-        self.items.clear();
+    /// Adds the removal of the key, whose entries had been written at these times, and returns its number. It began when the
+    /// change with the number `began` was the last one: what came later stays, and so does what was `spared` since, whether it is
+    /// still to be told or has been.
+    pub(super) fn push_deletion(
+        &mut self,
+        removed: BTreeMap<EntryId, i64>,
+        spared: BTreeSet<EntryId>,
+        began: u64,
+        now: Instant,
+    ) -> u64 {
+        self.items.retain(|_, item| item.number > began);
         self.last += 1;
         let since = self.deletion.as_ref().map_or(now, |known| known.since);
-        self.deletion = Some(Deletion { removed, spared: BTreeSet::new(), since, number: self.last });
+        self.deletion = Some(Deletion { removed, spared, since, number: self.last });
         self.last
     }
 
@@ -222,16 +230,6 @@ impl Batch {
     pub(super) fn len(&self) -> usize {
         self.items.len() + usize::from(self.deletion.is_some())
     }
-
-    /// Whether nobody else writes these entries, so that nothing can come in between.
-    pub(super) fn is_own(&self, codec: &dyn Codec) -> bool {
-        let own = |(id, item): (&EntryId, &Item)| match &item.op {
-            // Without a time in it, an older one must not land after a newer one.
-            Op::Upsert { bytes, .. } => item.own && codec.stamp(id, bytes).is_some(),
-            Op::Remove { .. } => false,
-        };
-        self.deletion.is_none() && self.items.iter().all(own)
-    }
 }
 
 impl Deletion {
@@ -298,7 +296,8 @@ mod tests {
     #[test]
     fn what_was_written_after_the_removal_of_a_key_stays() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.push_deletion(BTreeMap::from([("a".into(), 100), ("b".into(), 100)]), now);
+        let removed = BTreeMap::from([("a".into(), 100), ("b".into(), 100)]);
+        queue.push_deletion(removed, BTreeSet::new(), 0, now);
         let before = queue.batch(9).unwrap();
         let removes =
             |queue: &Queue, id: &str, timestamp| queue.removes(&Timed, id, &entry("", timestamp, "x").1);

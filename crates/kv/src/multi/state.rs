@@ -15,12 +15,10 @@ use super::queue::{Batch, Queue};
 use super::reconcile::{self, Pushes};
 use super::union::{Facts, Known, Pair};
 use super::versions::Versions;
+use super::written::Written;
 use crate::codec::Stamp;
 use crate::entries::Entries;
 use crate::store::{Change, EntryBytes, EntryId, Precondition, Stored, Traces};
-
-/// Own changes that a store has not told back yet. Beyond so many, the oldest are believed to have been.
-const MAX_UNSEEN: usize = 64;
 
 static NO_MARKS: Marks = Marks::new();
 
@@ -30,6 +28,7 @@ pub(super) struct State {
     held: Both<Held>,
     ages: Ages,
     marks: Marks,
+    written: Written,
     /// The key was deleted, and nobody was seen to write it since.
     deleted: bool,
     /// What readers see of the entries.
@@ -73,6 +72,20 @@ pub(super) struct Begun {
     removed: BTreeMap<EntryId, i64>,
     /// What was on its way when it began.
     queued: Both<u64>,
+    /// How often it had been learned what each store holds, up to which version anything was known of it, and what this process
+    /// had written: what is beyond that may be from after this write, whenever this is answered.
+    learned: Both<u64>,
+    latest: Both<u64>,
+    written: u64,
+}
+
+impl Begun {
+    /// The same of a part of the change.
+    pub(super) fn of(&self, change: &Change) -> Self {
+        let mut begun = self.clone();
+        begun.removed.retain(|id, _| change.removals.contains(id));
+        begun
+    }
 }
 
 impl State {
@@ -133,7 +146,7 @@ impl State {
 
     /// To be asked before a store is read, and given back with what was read.
     pub(super) fn begin_read(&self, place: Place) -> How {
-        How::Read(self.held[place].learned)
+        How::Read(self.held[place].moves())
     }
 
     /// Begins a write; `None` if what it builds on is no longer so.
@@ -141,9 +154,13 @@ impl State {
         let primary = context.mode.primary;
         let (when, seen) = match when {
             Precondition::None => (Precondition::None, None),
-            Precondition::Version(None) if matches!(self.shown, Some(Some(_))) => return None,
-            Precondition::Version(None) => (Precondition::Version(self.held[primary].version()), None),
-            Precondition::Version(Some(ours)) => {
+            Precondition::Version(None) | Precondition::Entries(None) => {
+                if matches!(self.shown, Some(Some(_))) {
+                    return None;
+                }
+                (Precondition::Version(self.held[primary].version()), None)
+            }
+            Precondition::Version(Some(ours)) | Precondition::Entries(Some(ours)) => {
                 let version = self.versions.find(ours).filter(|version| version.place == primary)?;
                 // The primary may not have heard yet of what changed in the other store.
                 let bytes = |entry: Option<&EntryBytes>| entry.map(|entry| entry.bytes.clone());
@@ -169,7 +186,22 @@ impl State {
             mirror: context.mode.mirror,
             removed: removed.collect(),
             queued: Both::of(|place| self.held[place].queue.last()),
+            learned: Both::of(|place| self.held[place].learned),
+            latest: Both::of(|place| self.held[place].latest()),
+            written: self.written.last(),
         })
+    }
+
+    /// Begins to remove the key; `None` if it is not what readers were given with the version that `when` says.
+    pub(super) fn begin_deletion(&self, context: &Context, when: Precondition) -> Option<Begun> {
+        let shown = self.shown.as_ref().and_then(Option::as_ref).map(|stored| stored.version);
+        if matches!(when, Precondition::Version(version) if version != shown) {
+            return None;
+        }
+        let ids = self.ids().into_iter();
+        let removed =
+            ids.filter_map(|id| self.ages.timestamp(&id).map(|timestamp| (id, timestamp))).collect();
+        Some(Begun { removed, ..self.begin(context, &Change::default(), when)? })
     }
 
     /// What of a change, when the primary does not answer, is to be written to the other store: what is not older than what is
@@ -207,6 +239,7 @@ impl State {
                 self.ages.wrote(id, context.now);
             }
         }
+        self.written.note(change.upserts.keys());
         let (place, version) = (landing.place, stored.version);
         self.take_answer(context, change, stored, landing);
         for id in change.upserts.keys().chain(&change.removals) {
@@ -253,10 +286,7 @@ impl State {
             let held = &mut self.held[place];
             // What others wrote meanwhile is not in it: that is for the watch to tell.
             if stored.version > held.newest {
-                held.unseen.push((stored.version, change.clone()));
-                if held.unseen.len() > MAX_UNSEEN {
-                    held.unseen.remove(0);
-                }
+                held.push_unseen(stored.version, change.clone());
                 self.refresh(context, change.upserts.keys().chain(&change.removals).cloned());
             }
         }
@@ -265,20 +295,24 @@ impl State {
     /// The key was deleted: in the primary, or in the other store in its stead. The one that has it still is to be told; returns
     /// under which number.
     pub(super) fn commit_deletion(&mut self, context: &Context, begun: &Begun, place: Place) -> Option<u64> {
-        let mut removed = BTreeMap::new();
-        for id in self.ids() {
-            if let Some(timestamp) = self.ages.timestamp(&id) {
-                self.marks.set(&id, timestamp, context.remembered_until());
-                removed.insert(id, timestamp);
-            }
+        // What was written since it began comes after it, in whatever order both were answered.
+        let spared = self.written.since(begun.written);
+        let mut removed = begun.removed.clone();
+        removed.retain(|id, _| !spared.contains(id));
+        for (id, timestamp) in &removed {
+            self.marks.set(id, *timestamp, context.remembered_until());
         }
-        self.held[place].unseen.clear();
-        self.held[place].queue.drop_all_until(begun.queued[place]);
-        self.learn(context, place, None, How::Write);
-        self.deleted = true;
+        self.deleted |= spared.is_empty();
+        let held = &mut self.held[place];
+        held.unseen.retain(|(version, _)| *version > begun.latest[place]);
+        held.queue.drop_all_until(begun.queued[place]);
+        // What was learned since may be from before or from after: that is for the watch to tell.
+        if held.learned == begun.learned[place] {
+            self.learn(context, place, None, How::Write);
+        }
         let mirrors = context.mode.mirror || begun.mirror && place != context.mode.primary;
-        let other = &mut self.held[place.other()];
-        let number = mirrors.then(|| other.queue.push_deletion(removed, Instant::now()));
+        let (queue, began) = (&mut self.held[place.other()].queue, begun.queued[place.other()]);
+        let number = mirrors.then(|| queue.push_deletion(removed, spared, began, Instant::now()));
         self.refresh_all(context);
         number
     }
@@ -293,6 +327,9 @@ impl State {
         }
         let held = &mut self.held[place];
         held.learned += 1;
+        let is_new = value.as_ref().is_some_and(|stored| stored.version > held.newest);
+        // Whoever read the key as absent, and heard of no write meanwhile, read it after all of them.
+        let is_gone = value.is_none() && matches!(how, How::Read(_));
         held.newest = held.newest.max(value.as_ref().map_or(0, |stored| stored.version));
         let entries = |stored: &Option<Stored>| stored.as_ref().map(|stored| Arc::clone(&stored.entries));
         let (first, new, is_present) = (held.snapshot.is_none(), entries(&value), value.is_some());
@@ -301,7 +338,7 @@ impl State {
         let mut ids: Vec<EntryId> = Vec::new();
         let newest = held.newest;
         held.unseen.retain(|(version, change)| {
-            let is_unseen = *version > newest;
+            let is_unseen = *version > newest && !is_gone;
             if !is_unseen {
                 ids.extend(change.upserts.keys().chain(&change.removals).cloned());
             }
@@ -333,7 +370,7 @@ impl State {
             }
             lost |= !self.marks.hide(id, stamp.timestamp);
         });
-        if is_present && place == context.mode.primary {
+        if is_new && place == context.mode.primary {
             self.deleted = false;
         } else if !is_present && before.is_some() && context.removals_are_meant[place] {
             self.deleted = true;
@@ -398,11 +435,16 @@ impl State {
         self.refresh(context, batch.items.keys().cloned());
     }
 
-    /// A store was told that the key is deleted.
-    pub(super) fn told_deletion(&mut self, context: &Context, batch: &Batch, place: Place) {
-        self.held[place].queue.settle_deletion(batch);
-        self.held[place].unseen.clear();
-        self.learn(context, place, None, How::Write);
+    /// A store was told that the key is deleted, which it held as this version.
+    pub(super) fn told_deletion(&mut self, context: &Context, batch: &Batch, place: Place, version: u64) {
+        let held = &mut self.held[place];
+        held.queue.settle_deletion(batch);
+        held.unseen.retain(|(written, _)| *written > version);
+        // What is newer than that was written after it was gone, although it may have been heard of before.
+        if held.newest <= version {
+            held.newest = version;
+            self.learn(context, place, None, How::Write);
+        }
         self.refresh_all(context);
     }
 
@@ -495,6 +537,7 @@ impl State {
         self.marks.expire(context.now);
         let known: BTreeSet<EntryId> = self.ids();
         self.ages.retain(|id| known.contains(id));
+        self.written.retain(|id| known.contains(id));
         self.refresh_all(context);
     }
 

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use ringkit_config::{KvStore, MirrorMode, MultiConfig};
 use ringkit_runtime::{Clock, Meter};
-use tokio::sync::{RwLockReadGuard, watch};
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::control::Control;
 use super::core::{Core, FAILOVER_TIMEOUT, Parts, READ_TIMEOUT};
 use super::health::is_outage;
-use super::held::Landing;
 use super::key::OpenKey;
 use super::metrics::Metrics;
-use super::mode::Mode;
+use super::mode::{Context, Mode};
 use super::place::{Both, Place};
 use super::report::MultiReport;
 use super::state::{Begun, State};
+use super::tasks::Tasks;
+use super::unsettled::Unsettled;
 use super::{report, switch, worker};
 use crate::error::Error;
 use crate::shared::Trouble;
@@ -87,7 +87,7 @@ pub struct MultiOptions {
 /// Two stores at once: see the [module](super). What it follows ends with it.
 pub struct Multi {
     core: Arc<Core>,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Tasks,
 }
 
 impl Multi {
@@ -98,16 +98,14 @@ impl Multi {
     /// [`Error::Misconfigured`] if both stores are the same one, or one of them is two, and without a tokio runtime.
     pub fn start(primary: Child, secondary: Child, options: MultiOptions) -> Result<Self, Error> {
         check(primary.name, secondary.name)?;
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(wrong("store", "needs a tokio runtime"));
-        }
+        let runtime = Handle::try_current().map_err(|_| wrong("store", "needs a tokio runtime"))?;
         let MultiOptions { config, kv_name, control, meter, clock } = options;
         let metrics = Metrics::register(&meter, &kv_name, &Both::new(primary.name(), secondary.name()));
         let children = Both::new(primary, secondary);
         let core = Arc::new(Core::new(Parts { config, kv_name, children, control, clock, metrics }));
-        let mut tasks = JoinSet::new();
+        let tasks = Tasks::new(runtime);
         tasks.spawn(switch::run(Arc::clone(&core), switch::begin(&core)));
-        Ok(Self { core, tasks: Mutex::new(tasks) })
+        Ok(Self { core, tasks })
     }
 
     /// How both stores stand, for people and their tools.
@@ -160,70 +158,34 @@ impl Multi {
         }
         let open = Arc::new(OpenKey::new(key.clone()));
         keys.insert(Arc::clone(&key.name), Arc::clone(&open));
-        let mut tasks = self.tasks.lock();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(worker::run(Arc::clone(&self.core), Arc::clone(&open)));
+        self.tasks.spawn(worker::run(Arc::clone(&self.core), Arc::clone(&open)));
         Ok(open)
     }
 
-    /// Begins a write; `None` if what it builds on is no longer so.
-    fn begin(&self, open: &OpenKey, change: &Change, when: Precondition) -> Option<Begun> {
-        open.with(&self.core, |state, context| state.begin(context, change, when))
-    }
-
-    /// Writes to a store. What comes with the answer is to be kept until note was taken of it.
-    async fn write<'a>(
+    /// Writes a change: to the store that was the primary when it began, or what is acceptable of it to the other one in its
+    /// stead. What lands is taken note of, also if the caller goes away before it is answered.
+    async fn write(
         &self,
-        open: &'a OpenKey,
-        place: Place,
-        change: Change,
-        when: Precondition,
-        within: Option<Duration>,
-    ) -> Result<(Applied, RwLockReadGuard<'a, ()>), Error> {
-        let turn = open.writing[place].read();
-        // Who of this process comes first says nothing of whether the store answers.
-        let turn = match within {
-            None => turn.await,
-            Some(within) => timeout(within, turn).await.map_err(|_| self.no_turn(open, place))?,
-        };
-        let apply = self.core.children[place].store.apply(&open.key, change, when);
-        let applied = self.core.call(place, "CAS", &open.key.name, within, apply).await?;
-        Ok((applied, turn))
-    }
-
-    /// Why a write did not even begin: whoever goes first waits for a store that does not answer, or is merely slow.
-    fn no_turn(&self, open: &OpenKey, place: Place) -> Error {
-        if self.core.health[place].is_down() {
-            return self.down(place);
-        }
-        Error::Contended { key: open.key.name.to_string(), attempts: 1 }
-    }
-
-    /// Takes note of a change that was written. Returns under which number the other store is to be told of it.
-    fn commit(
-        &self,
-        open: &OpenKey,
+        open: &Arc<OpenKey>,
         begun: &Begun,
         change: &Change,
-        stored: Stored,
         place: Place,
-    ) -> Option<u64> {
+    ) -> Result<Applied, Error> {
         let core = &self.core;
-        // Whoever writes an entry whatever else there is writes its own.
-        let is_own = begun.when == Precondition::None;
-        if is_own {
-            core.control.set_own(&open.key.name, change.upserts.keys(), true);
-            let removed = change.removals.iter().filter(|id| !change.upserts.contains_key(*id));
-            core.control.set_own(&open.key.name, removed, false);
+        let (written, when, within) = if place == begun.place {
+            (change.clone(), begun.when, Self::patience(begun))
+        } else {
+            let acceptable = open.with(core, |state, context| state.fail_over(context, begun, change));
+            (acceptable, Precondition::None, Some(FAILOVER_TIMEOUT))
+        };
+        let unsettled = Unsettled { core, tasks: &self.tasks, open, begun, change: Some(change), place };
+        let apply = core.children[place].store.apply(&open.key, written, when);
+        let applied = core.call(place, "CAS", &open.key.name, within, apply).await;
+        unsettled.settle();
+        match applied? {
+            Applied::Done(stored) => Ok(self.finish(open, begun, change, stored, place).await),
+            Applied::Conflict => Ok(Applied::Conflict),
         }
-        let landing = Landing { place, whole: core.children[place].store.answers_whole() };
-        let number = open.with(core, |state, context| {
-            state.commit(context, begun, change, stored, landing, &|id| is_own || core.is_own(open, id))
-        });
-        open.news.notify_one();
-        // What was under way to the same store may have come too late.
-        open.queued[place].notify_one();
-        number
     }
 
     /// Ends a write that landed at `place`, where `stored` was answered.
@@ -232,13 +194,11 @@ impl Multi {
         open: &OpenKey,
         begun: &Begun,
         change: &Change,
-        written: (Stored, RwLockReadGuard<'_, ()>),
+        stored: Stored,
         place: Place,
     ) -> Applied {
-        let (stored, turn) = written;
         let (entries, is_absent) = (Arc::clone(&stored.entries), stored.version == 0);
-        let number = self.commit(open, begun, change, stored, place);
-        drop(turn);
+        let number = self.core.commit(open, begun, change, stored, place);
         self.told(open, begun, place, number).await;
         Applied::Done(match open.look(State::shown) {
             Some(shown) => shown.unwrap_or_else(Stored::absent),
@@ -270,23 +230,52 @@ impl Multi {
     /// Writes to the secondary what the primary does not take, because of `error`.
     async fn fail_over(
         &self,
-        open: &OpenKey,
+        open: &Arc<OpenKey>,
         begun: &Begun,
         change: &Change,
         error: Error,
     ) -> Result<Applied, Error> {
-        let place = begun.place.other();
         debug!(key = &*open.key.name, %error, "the primary store does not take a change, the other one is told");
-        let acceptable = open.with(&self.core, |state, context| state.fail_over(context, begun, change));
-        let within = Some(FAILOVER_TIMEOUT);
-        match self.write(open, place, acceptable, Precondition::None, within).await {
-            Ok((Applied::Done(stored), turn)) => {
-                Ok(self.finish(open, begun, change, (stored, turn), place).await)
+        // If that does not either, what the primary said is what there is to know.
+        self.write(open, begun, change, begun.place.other()).await.map_err(|_| error)
+    }
+
+    /// Removes a key, in the secondary if the primary does not answer; returns whether it was what `begun` says.
+    async fn remove(&self, open: &Arc<OpenKey>, begun: &Begun) -> Result<bool, Error> {
+        let removed = if begun.fails_over && self.core.health[begun.place].is_down() {
+            Err(self.down(begun.place))
+        } else {
+            self.remove_from(open, begun, begun.place).await
+        };
+        match removed {
+            Err(error) if begun.fails_over && is_outage(&error) => {
+                self.remove_from(open, begun, begun.place.other()).await.map_err(|_| error)
             }
-            Ok((Applied::Conflict, _)) => Ok(Applied::Conflict),
-            // What the primary said is what there is to know.
-            Err(_) => Err(error),
+            removed => removed,
         }
+    }
+
+    async fn remove_from(&self, open: &Arc<OpenKey>, begun: &Begun, place: Place) -> Result<bool, Error> {
+        let (core, key) = (&self.core, &open.key);
+        let store = &core.children[place].store;
+        let delete = async {
+            match begun.when {
+                Precondition::None => store.delete(key).await.map(|()| true),
+                Precondition::Version(Some(at)) | Precondition::Entries(Some(at)) => {
+                    store.delete_at(key, at).await
+                }
+                Precondition::Version(None) | Precondition::Entries(None) => Ok(false),
+            }
+        };
+        let unsettled = Unsettled { core, tasks: &self.tasks, open, begun, change: None, place };
+        let removed = core.call(place, "Delete", &key.name, Self::patience(begun), delete).await;
+        unsettled.settle();
+        if !removed? {
+            return Ok(false);
+        }
+        let number = core.commit_deletion(open, begun, place);
+        self.told(open, begun, place, number).await;
+        Ok(true)
     }
 
     fn down(&self, place: Place) -> Error {
@@ -306,11 +295,6 @@ impl Multi {
     async fn list_from(&self, place: Place, prefix: &str, union: bool) -> Result<Vec<String>, Error> {
         let list = self.core.children[place].store.list(prefix);
         self.core.call(place, "List", prefix, union.then_some(READ_TIMEOUT), list).await
-    }
-
-    async fn delete_from(&self, place: Place, key: &Key, begun: &Begun) -> Result<(), Error> {
-        let delete = self.core.children[place].store.delete(key);
-        self.core.call(place, "Delete", &key.name, Self::patience(begun), delete).await
     }
 }
 
@@ -406,31 +390,25 @@ impl Store for Multi {
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         let open = self.open(key)?;
-        let Some(begun) = self.begin(&open, &Change::default(), Precondition::None) else { return Ok(()) };
-        let core = &self.core;
-        let deleted = if begun.fails_over && core.health[begun.place].is_down() {
-            Err(self.down(begun.place))
-        } else {
-            self.delete_from(begun.place, key, &begun).await
-        };
-        let place = match deleted {
-            Ok(()) => begun.place,
-            Err(error) if begun.fails_over && is_outage(&error) => {
-                let other = begun.place.other();
-                self.delete_from(other, key, &begun).await.map_err(|_| error)?;
-                other
-            }
-            Err(error) => return Err(error),
-        };
-        let number = open.with(core, |state, context| state.commit_deletion(context, &begun, place));
-        open.news.notify_one();
-        self.told(&open, &begun, place, number).await;
+        let begin = |state: &mut State, context: &Context| state.begin_deletion(context, Precondition::None);
+        let Some(begun) = open.with(&self.core, begin) else { return Ok(()) };
+        self.remove(&open, &begun).await?;
         Ok(())
+    }
+
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        let open = self.open(key)?;
+        let when = Precondition::Version(Some(version));
+        let begin = |state: &mut State, context: &Context| state.begin_deletion(context, when);
+        let Some(begun) = open.with(&self.core, begin) else { return Ok(false) };
+        self.remove(&open, &begun).await
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         let open = self.open(key)?;
-        let Some(begun) = self.begin(&open, &change, when) else { return Ok(Applied::Conflict) };
+        let begun = open.with(&self.core, |state, context| state.begin(context, &change, when));
+        // What it builds on is no longer so.
+        let Some(begun) = begun else { return Ok(Applied::Conflict) };
         if begun.fails_over && self.core.health[begun.place].is_down() {
             return self.fail_over(&open, &begun, &change, self.down(begun.place)).await;
         }
@@ -439,17 +417,11 @@ impl Store for Multi {
             // Only the primary can tell whether it still holds what the decision builds on. What is its writer's own can go on.
             return Err(self.down(begun.place));
         }
-        let written =
-            self.write(&open, begun.place, change.clone(), begun.when, Self::patience(&begun)).await;
-        match written {
-            Ok((Applied::Done(stored), turn)) => {
-                Ok(self.finish(&open, &begun, &change, (stored, turn), begun.place).await)
-            }
-            Ok((Applied::Conflict, _)) => Ok(Applied::Conflict),
+        match self.write(&open, &begun, &change, begun.place).await {
             Err(error) if begun.fails_over && is_outage(&error) => {
                 self.fail_over(&open, &begun, &change, error).await
             }
-            Err(error) => Err(error),
+            applied => applied,
         }
     }
 

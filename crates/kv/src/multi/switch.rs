@@ -13,6 +13,7 @@ use super::ask::{Asking, Question};
 use super::control::{MultiRuntime, PerRing};
 use super::core::Core;
 use super::gate::{self, Bounds, Reason, Reasons};
+use super::mode::Mode;
 use super::place::Place;
 use crate::shared::Trouble;
 
@@ -107,6 +108,26 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     }
 }
 
+/// What stands in the way, with what a store `said` when it was asked last; and what it is to be asked if it was not yet, and nothing
+/// else is in the way.
+fn unless_refused(
+    mut reasons: Reasons,
+    question: Question,
+    said: Option<Result<(), String>>,
+) -> (Reasons, Option<Question>) {
+    match said {
+        None => {
+            let is_open = reasons.is_empty();
+            return (reasons, is_open.then_some(question));
+        }
+        Some(Err(refusal)) => {
+            reasons.entry(Reason::Unreachable).or_insert(refusal);
+        }
+        Some(Ok(())) => (),
+    }
+    (reasons, None)
+}
+
 impl Core {
     /// Takes note of what the runtime configuration says.
     fn accept(&self, runtime: &MultiRuntime) {
@@ -189,12 +210,9 @@ impl Core {
         let may_end = !gave_up && reasons.is_empty() && question.is_none();
         if mirror == Some(false) && self.mode().mirror && may_end {
             if !force {
-                let primary = self.mode().primary;
-                let secondary_up = !self.health[primary.other()].is_down();
-                let (store, keys) = (self.store_facts(primary), self.key_facts(primary));
-                reasons = gate::stop(primary, &store, secondary_up, &keys);
+                (reasons, question) = self.consider_to_end(asking);
             }
-            if reasons.is_empty() {
+            if reasons.is_empty() && question.is_none() {
                 self.set_mode(|mode| mode.mirror = false);
                 info!(kv_name, "mirroring to the secondary KV store ends");
             }
@@ -213,18 +231,17 @@ impl Core {
     fn consider(&self, wanted: Wanted, asking: &mut Asking) -> (Reasons, Option<Question>) {
         let question = Question { place: wanted.place, epoch: self.mode().epoch, since: wanted.since };
         let said = asking.answer(question);
-        let mut reasons = self.reasons_against(wanted.place);
-        match said {
-            None => {
-                let is_open = reasons.is_empty();
-                return (reasons, is_open.then_some(question));
-            }
-            Some(Err(refusal)) => {
-                reasons.entry(Reason::Unreachable).or_insert(refusal);
-            }
-            Some(Ok(())) => (),
-        }
-        (reasons, None)
+        unless_refused(self.reasons_against(wanted.place), question, said)
+    }
+
+    /// The same of the end of mirroring: what was only just brought to the primary is known to be only after it was asked.
+    fn consider_to_end(&self, asking: &mut Asking) -> (Reasons, Option<Question>) {
+        let Mode { primary, epoch, .. } = self.mode();
+        let question = Question { place: primary, epoch, since: self.started_at };
+        let said = asking.answer(question);
+        let secondary_up = !self.health[primary.other()].is_down();
+        let (store, keys) = (self.store_facts(primary), self.key_facts(primary));
+        unless_refused(gate::stop(primary, &store, secondary_up, &keys), question, said)
     }
 
     /// Why a store may not become the primary at this moment; nothing if it may.

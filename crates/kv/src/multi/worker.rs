@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringkit_runtime::Backoff;
-use tokio::sync::{RwLockWriteGuard, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::core::Core;
-use super::delta::Verdict;
+use super::delta::{Plan, Verdict};
 use super::held::{How, Landing};
 use super::key::OpenKey;
 use super::metrics::Failure;
@@ -213,15 +213,8 @@ async fn tell(
     batch: &Batch,
     doubt: bool,
 ) -> Result<Option<Vec<Verdict>>, Error> {
-    let (store, key) = (&core.children[place].store, &open.key);
     let (began, within) = (Instant::now(), core.config.mirror_timeout);
     let within = Some(within).filter(|within| !within.is_zero());
-    let landing = Landing { place, whole: store.answers_whole() };
-    // Somebody else may have written a newer entry, even of our own: a former life, or whoever brings a store what it lacks. So
-    // nothing is written but to what was looked at. Where each entry has a key of its own, though, a condition on the whole would
-    // hardly ever hold among many writers: there our own ones are written by what was just heard of them.
-    let is_apart = !landing.whole && batch.is_own(key.codec);
-    let _turn = if is_apart { Some(turn(open, place, within).await?) } else { None };
     let mut known = open.look(|state| state.snapshot(place)).filter(|_| !doubt && batch.deletion.is_none());
     let (mut backoff, mut attempts) = (Backoff::new(MIN_RACE, MAX_RACE), 0_u32);
     loop {
@@ -240,54 +233,60 @@ async fn tell(
         let plan = open.with(core, |state, context| {
             state.plan(context, batch, current.as_ref(), &|id| core.is_own(open, id))
         });
-        if plan.deletes {
-            core.call(place, "Delete", &key.name, within, store.delete(key)).await?;
-            open.with(core, |state, context| state.told_deletion(context, batch, place));
-            open.news.notify_one();
-            // What else there is comes next.
-            return Ok(Some(vec![Verdict::Applied]));
+        let told = carry_out(core, open, place, batch, current.as_ref(), plan).await?;
+        if told.is_some() {
+            return Ok(told);
         }
-        let is_gone = plan.change.removals.is_empty();
-        let deletion =
-            batch.deletion.as_ref().map(|_| if is_gone { Verdict::Noop } else { Verdict::Applied });
-        let verdicts: Vec<Verdict> = plan.verdicts.into_iter().chain(deletion).collect();
-        if plan.change.is_empty() {
-            open.with(core, |state, context| state.told(context, batch, None, landing));
-            return Ok(Some(verdicts));
-        }
-        check_size(core, open, place, current.as_ref(), &plan.change)?;
-        let version = current.map(|stored| stored.version);
-        let when = if is_apart { Precondition::None } else { Precondition::Version(version) };
-        let apply = store.apply(key, plan.change.clone(), when);
-        match core.call(place, "CAS", &key.name, within, apply).await? {
-            Applied::Done(stored) => {
-                let answer = Some((plan.change, stored));
-                open.with(core, |state, context| state.told(context, batch, answer, landing));
-                open.news.notify_one();
-                return Ok(Some(verdicts));
-            }
-            Applied::Conflict => {
-                attempts += 1;
-                sleep(backoff.next()).await;
-                if within.is_some_and(|within| began.elapsed() >= within) {
-                    return Err(contended(open, attempts));
-                }
-            }
+        attempts += 1;
+        sleep(backoff.next()).await;
+        if within.is_some_and(|within| began.elapsed() >= within) {
+            return Err(contended(open, attempts));
         }
     }
 }
 
-/// Waits until nobody else of this process writes to a store.
-async fn turn(
+/// Does what is planned to what was looked at: what became of each change; `None` if that moved, and is to be looked at again.
+///
+/// Somebody else may have written a newer entry, even of our own: a former life, or whoever brings a store what it lacks. So
+/// nothing is written, or removed, but what is as it was looked at. What others write to other entries is in nobody's way.
+async fn carry_out(
+    core: &Core,
     open: &OpenKey,
     place: Place,
-    within: Option<Duration>,
-) -> Result<RwLockWriteGuard<'_, ()>, Error> {
-    let turn = open.writing[place].write();
-    match within {
-        Some(within) => timeout(within, turn).await.map_err(|_| contended(open, 1)),
-        None => Ok(turn.await),
+    batch: &Batch,
+    current: Option<&Stored>,
+    plan: Plan,
+) -> Result<Option<Vec<Verdict>>, Error> {
+    let (store, key) = (&core.children[place].store, &open.key);
+    let within = Some(core.config.mirror_timeout).filter(|within| !within.is_zero());
+    let landing = Landing { place, whole: store.answers_whole() };
+    let version = current.map(|stored| stored.version);
+    if let Some(version) = version.filter(|_| plan.deletes) {
+        let delete = store.delete_at(key, version);
+        if !core.call(place, "Delete", &key.name, within, delete).await? {
+            return Ok(None);
+        }
+        open.with(core, |state, context| state.told_deletion(context, batch, place, version));
+        open.news.notify_one();
+        // What else there is comes next.
+        return Ok(Some(vec![Verdict::Applied]));
     }
+    let is_gone = plan.change.removals.is_empty();
+    let deletion = batch.deletion.as_ref().map(|_| if is_gone { Verdict::Noop } else { Verdict::Applied });
+    let verdicts: Vec<Verdict> = plan.verdicts.into_iter().chain(deletion).collect();
+    if plan.change.is_empty() {
+        open.with(core, |state, context| state.told(context, batch, None, landing));
+        return Ok(Some(verdicts));
+    }
+    check_size(core, open, place, current, &plan.change)?;
+    let apply = store.apply(key, plan.change.clone(), Precondition::Entries(version));
+    let Applied::Done(stored) = core.call(place, "CAS", &key.name, within, apply).await? else {
+        return Ok(None);
+    };
+    let answer = Some((plan.change, stored));
+    open.with(core, |state, context| state.told(context, batch, answer, landing));
+    open.news.notify_one();
+    Ok(Some(verdicts))
 }
 
 fn contended(open: &OpenKey, attempts: u32) -> Error {
@@ -378,7 +377,12 @@ async fn reconcile_once(core: &Core, open: &OpenKey) -> bool {
         wake(open);
     }
     let now_ms = core.clock.now_ms();
-    open.with(core, |state, _| state.set_reconciled(now_ms));
+    open.with(core, |state, context| {
+        // It may have ended meanwhile.
+        if context.mode.mirror {
+            state.set_reconciled(now_ms);
+        }
+    });
     open.news.notify_one();
     true
 }

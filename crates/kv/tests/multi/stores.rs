@@ -68,10 +68,8 @@ async fn h4_a_switch_reaches_every_ring_of_the_process() {
     let rendered = recorder.handle();
     let meter = Meter::new(Arc::new(recorder));
     let config = configured(KvStore::Inmemory, KvStore::Memberlist);
-    let open = |kv_name: &str| drop(stores.open(&config, kv_name, &meter, &Clock::system()).unwrap());
-    for kv_name in RINGS {
-        open(kv_name);
-    }
+    let open = |kv_name: &str| stores.open(&config, kv_name, &meter, &Clock::system()).unwrap();
+    let _opened = RINGS.map(open);
     runtime.send_modify(|runtime| {
         runtime.primary = Some(KvStore::Memberlist);
         runtime.force = true;
@@ -94,7 +92,7 @@ async fn h4_a_switch_reaches_every_ring_of_the_process() {
         assert_eq!((primary(kv_name, "memberlist"), primary(kv_name, "inmemory")), (1.0, 0.0), "{kv_name}");
     }
     // Also one that is opened when all is done.
-    open("late");
+    let _late = open("late");
     assert_eq!(primary("late", "memberlist"), 1.0);
     stores.leave().await;
 }

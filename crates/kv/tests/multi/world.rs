@@ -41,13 +41,14 @@ pub(crate) struct Faulty {
     inner: InMemory,
     weather: Arc<watch::Sender<Weather>>,
     latency: Arc<Mutex<Duration>>,
+    answers_late: Arc<Mutex<Duration>>,
     writes: Arc<AtomicU64>,
     synced: Arc<watch::Sender<bool>>,
     standing: Arc<Mutex<Option<Standing>>>,
     /// What others than their owners wrote; `None` = it is not told apart.
     brought: Arc<Mutex<Option<BTreeMap<EntryId, Bytes>>>>,
     /// Each entry has a key of its own: a write answers with other entries as this process last read them.
-    apart: Arc<AtomicBool>,
+    is_apart: Arc<AtomicBool>,
     heard: Arc<Mutex<Stored>>,
 }
 
@@ -57,11 +58,12 @@ impl Faulty {
             inner: InMemory::new(limits),
             weather: Arc::new(watch::Sender::new(Weather::Fine)),
             latency: Arc::default(),
+            answers_late: Arc::default(),
             writes: Arc::default(),
             synced: Arc::new(watch::Sender::new(true)),
             standing: Arc::default(),
             brought: Arc::default(),
-            apart: Arc::default(),
+            is_apart: Arc::default(),
             heard: Arc::new(Mutex::new(Stored::absent())),
         }
     }
@@ -80,6 +82,11 @@ impl Faulty {
         *self.latency.lock() = latency;
     }
 
+    /// Whoever changes something is told of it so long after it happened. Holds for what is asked for from now on.
+    pub(crate) fn set_late(&self, late: Duration) {
+        *self.answers_late.lock() = late;
+    }
+
     pub(crate) fn set_synced(&self, synced: bool) {
         self.synced.send_replace(synced);
     }
@@ -96,7 +103,7 @@ impl Faulty {
 
     /// Each entry has a key of its own, as far as its users can tell. To be said before anybody uses it.
     pub(crate) fn set_apart(&self) {
-        self.apart.store(true, Ordering::Relaxed);
+        self.is_apart.store(true, Ordering::Relaxed);
     }
 
     /// Writes that were asked for.
@@ -147,6 +154,17 @@ impl Faulty {
         heard.clone()
     }
 
+    /// Does something, and is late to say so.
+    async fn late<T>(&self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let late = *self.answers_late.lock();
+        self.pass().await?;
+        let done = what.await;
+        if !late.is_zero() {
+            sleep(late).await;
+        }
+        done
+    }
+
     async fn pass(&self) -> Result<(), Error> {
         let latency = *self.latency.lock();
         if !latency.is_zero() {
@@ -180,22 +198,23 @@ impl Store for Faulty {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
-        self.pass().await?;
-        self.inner.delete(key).await
+        self.late(self.inner.delete(key)).await
+    }
+
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, Error> {
+        self.late(self.inner.delete_at(key, version)).await
     }
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        self.pass().await?;
-        let Applied::Done(stored) = self.inner.apply(key, change.clone(), when).await? else {
-            return Ok(Applied::Conflict);
-        };
+        let applied = self.late(self.inner.apply(key, change.clone(), when)).await?;
+        let Applied::Done(stored) = applied else { return Ok(Applied::Conflict) };
         self.note(&change);
         Ok(Applied::Done(self.answer(stored, &change)))
     }
 
     fn answers_whole(&self) -> bool {
-        !self.apart.load(Ordering::Relaxed)
+        !self.is_apart.load(Ordering::Relaxed)
     }
 
     async fn watch(&self, key: &Key) -> Result<Subscription, Error> {

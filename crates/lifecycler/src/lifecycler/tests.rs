@@ -97,6 +97,11 @@ impl Store for TestStore {
         self.inner.delete(key).await
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, ringkit_kv::Error> {
+        self.trouble().await?;
+        self.inner.delete_at(key, version).await
+    }
+
     async fn apply(
         &self,
         key: &Key,

@@ -278,6 +278,9 @@ impl kv::Store for Down {
     async fn delete(&self, key: &kv::Key) -> Result<(), kv::Error> {
         self.inner.delete(key).await
     }
+    async fn delete_at(&self, key: &kv::Key, version: u64) -> Result<bool, kv::Error> {
+        self.inner.delete_at(key, version).await
+    }
     async fn apply(
         &self,
         key: &kv::Key,

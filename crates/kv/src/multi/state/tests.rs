@@ -6,6 +6,8 @@ use crate::multi::laws::{Timed, entry};
 
 const FIRST: Landing = Landing { place: Place::First, whole: true };
 const SECOND: Landing = Landing { place: Place::Second, whole: true };
+/// Where each entry has a key of its own.
+const APART: Landing = Landing { place: Place::First, whole: false };
 
 fn context() -> Context {
     let mode = Mode {
@@ -104,7 +106,7 @@ fn what_was_read_as_absent_does_not_hide_what_came_meanwhile() {
 fn what_is_written_after_a_key_was_deleted_stays_although_the_store_hears_of_that_later() {
     let value = |says: &'static str| (EntryId::from("value"), EntryBytes::new(says.into()));
     let mut state = both_hold(&[value("old")]);
-    let begun = state.begin(&context(), &Change::default(), Precondition::None).unwrap();
+    let begun = state.begin_deletion(&context(), Precondition::None).unwrap();
     state.commit_deletion(&context(), &begun, Place::Second);
     state.adopt(&context());
     assert_eq!(state.publish(&context(), || 1), Some(None), "the primary does not count with what goes");
@@ -226,4 +228,100 @@ fn who_goes_itself_is_still_told_to_a_primary_that_comes_back_empty() {
     let batch = state.batch(Place::First, usize::MAX).unwrap();
     let plan = state.plan(&context(), &batch, None, &|_| true);
     assert_eq!(plan.change, upsert(&goes));
+}
+
+/// Readers are shown this, as the time and the words of each entry.
+fn shows(state: &mut State) -> Vec<String> {
+    state.adopt(&context());
+    state.publish(&context(), || 1);
+    let shown = state.shown().flatten();
+    let entries = shown.iter().flat_map(|stored| stored.entries.iter());
+    entries.map(|(id, entry)| format!("{id}={}", String::from_utf8_lossy(&entry.bytes))).collect()
+}
+
+#[test]
+fn what_is_written_while_a_key_is_being_deleted_stays_however_late_that_is_answered() {
+    // In the same second, so that no time tells them apart.
+    let (old, new) = ([entry("a", 990, "old"), entry("b", 990, "old")], entry("a", 990, "new"));
+    for landing in [FIRST, APART] {
+        for is_mirrored_first in [false, true] {
+            let mut state = both_hold(&old);
+            let begun = state.begin_deletion(&context(), Precondition::None).unwrap();
+            write(&mut state, &upsert(&new), stored(2, std::slice::from_ref(&new)), landing);
+            let mut secondary = stored(1, &old);
+            if is_mirrored_first {
+                let batch = state.batch(Place::Second, usize::MAX).unwrap();
+                secondary = stored(2, &[new.clone(), old[1].clone()]);
+                state.told(&context(), &batch, Some((upsert(&new), secondary.clone())), SECOND);
+            }
+            state.commit_deletion(&context(), &begun, Place::First);
+            assert_eq!(shows(&mut state), ["a=990 new"], "{landing:?} {is_mirrored_first}");
+            let batch = state.batch(Place::Second, usize::MAX).unwrap();
+            let plan = state.plan(&context(), &batch, Some(&secondary), &|_| true);
+            assert!(!plan.deletes && plan.change.removals == ["b".into()].into(), "{plan:?}");
+            assert_eq!(plan.change.upserts.contains_key("a"), !is_mirrored_first, "{plan:?}");
+            // The watch comes last of all.
+            state.learn(&context(), Place::First, Some(stored(2, std::slice::from_ref(&new))), How::Watch);
+            assert_eq!(shows(&mut state), ["a=990 new"], "{landing:?} {is_mirrored_first}");
+        }
+    }
+}
+
+#[test]
+fn what_was_heard_of_after_a_mirrored_deletion_stays_although_that_is_answered_later() {
+    for is_heard_first in [true, false] {
+        let mut state = both_hold(&[entry("a", 990, "x")]);
+        let begun = state.begin_deletion(&context(), Precondition::None).unwrap();
+        state.commit_deletion(&context(), &begun, Place::First);
+        let batch = state.batch(Place::Second, usize::MAX).unwrap();
+        let newer = stored(3, &[entry("b", 995, "x")]);
+        let hears = |state: &mut State| {
+            state.learn(&context(), Place::Second, Some(newer.clone()), How::Watch);
+        };
+        if is_heard_first {
+            hears(&mut state);
+        }
+        state.told_deletion(&context(), &batch, Place::Second, 1);
+        if !is_heard_first {
+            assert_eq!(state.snapshot(Place::Second), Some(None));
+            // What was deleted is no news any more.
+            let old = stored(1, &[entry("a", 990, "x")]);
+            state.learn(&context(), Place::Second, Some(old), How::Watch);
+            assert_eq!(state.snapshot(Place::Second), Some(None));
+            hears(&mut state);
+        }
+        assert_eq!(state.snapshot(Place::Second), Some(Some(newer)), "{is_heard_first}");
+        assert!(state.batch(Place::Second, usize::MAX).is_none());
+        assert_eq!(shows(&mut state), ["b=995 x"]);
+    }
+}
+
+#[test]
+fn a_read_that_finds_what_was_taken_for_absent_is_believed() {
+    let held = stored(5, &[entry("a", 990, "x")]);
+    let mut state = both_hold(&[]);
+    state.learn(&context(), Place::First, Some(held.clone()), How::Watch);
+    let how = state.begin_read(Place::First);
+    state.learn(&context(), Place::First, None, how);
+    // What a watch says may be from before.
+    let early = state.begin_read(Place::First);
+    state.learn(&context(), Place::First, Some(held.clone()), How::Watch);
+    assert_eq!(state.snapshot(Place::First), Some(None));
+    state.learn(&context(), Place::First, Some(held.clone()), early);
+    assert_eq!(state.snapshot(Place::First), Some(Some(held)));
+}
+
+#[test]
+fn an_own_write_is_gone_once_the_key_is_read_as_absent_after_it() {
+    let written = entry("a", 990, "x");
+    let mut state = State::default();
+    state.learn(&context(), Place::First, None, How::Watch);
+    state.learn(&context(), Place::Second, None, How::Watch);
+    let early = state.begin_read(Place::First);
+    write(&mut state, &upsert(&written), stored(2, std::slice::from_ref(&written)), APART);
+    state.learn(&context(), Place::First, None, early);
+    assert_eq!(shows(&mut state), ["a=990 x"], "that read began before the write");
+    let how = state.begin_read(Place::First);
+    state.learn(&context(), Place::First, None, how);
+    assert!(state.held[Place::First].unseen.is_empty());
 }

@@ -500,6 +500,10 @@ impl Store for Refusing {
         self.inner.delete(key).await
     }
 
+    async fn delete_at(&self, key: &Key, version: u64) -> Result<bool, ringkit_kv::Error> {
+        self.inner.delete_at(key, version).await
+    }
+
     async fn apply(
         &self,
         key: &Key,

@@ -1,0 +1,145 @@
+//! [`Unsettled`]: a write that a store was asked for and that it has not answered. Whoever wanted it may go away meanwhile, and it
+//! may land all the same: then the store shows that it has, and note is taken of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringkit_runtime::Backoff;
+use tokio::time::{Instant, sleep};
+
+use super::core::Core;
+use super::delta::is_same;
+use super::held::Landing;
+use super::key::OpenKey;
+use super::place::Place;
+use super::state::Begun;
+use super::tasks::Tasks;
+use crate::codec::Codec;
+use crate::store::{Change, Precondition, Stored};
+
+/// Waits between looks at what became of a write.
+const MIN_LOOK: Duration = Duration::from_millis(50);
+const MAX_LOOK: Duration = Duration::from_secs(2);
+/// What does not show within that is believed not to have landed.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A write that is not answered yet. Dropped as such, it is looked after.
+pub(super) struct Unsettled<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) tasks: &'a Tasks,
+    pub(super) open: &'a Arc<OpenKey>,
+    pub(super) begun: &'a Begun,
+    /// What was to be written; `None` = the key was to be removed.
+    pub(super) change: Option<&'a Change>,
+    pub(super) place: Place,
+}
+
+/// One whose writer is gone.
+struct Left {
+    core: Arc<Core>,
+    open: Arc<OpenKey>,
+    begun: Begun,
+    change: Option<Change>,
+    place: Place,
+}
+
+impl Unsettled<'_> {
+    /// The store answered.
+    pub(super) fn settle(self) {
+        // Nothing in it wants to be dropped, but itself.
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        let left = Left {
+            core: Arc::clone(self.core),
+            open: Arc::clone(self.open),
+            begun: self.begun.clone(),
+            change: self.change.cloned(),
+            place: self.place,
+        };
+        self.tasks.spawn(left.look());
+    }
+}
+
+impl Left {
+    /// Looks at the store until it shows what became of the write. It is not written again: its writer may have thought better of
+    /// it by now.
+    async fn look(self) {
+        let began = Instant::now();
+        let mut backoff = Backoff::new(MIN_LOOK, MAX_LOOK);
+        while began.elapsed() < LOOK_TIMEOUT {
+            sleep(backoff.next().max(MIN_LOOK)).await;
+            let read = self.core.read(&self.open, self.place).await;
+            if read.is_ok_and(|stored| self.note(stored)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes note of what landed, going by what the store holds. Returns whether anything did.
+    fn note(&self, stored: Option<Stored>) -> bool {
+        let number = match &self.change {
+            None if stored.is_some() => return false,
+            None => self.core.commit_deletion(&self.open, &self.begun, self.place),
+            Some(change) => {
+                let landed = landed(self.open.key.codec, change, stored.as_ref());
+                if landed.is_empty() {
+                    return false;
+                }
+                let (begun, stored) = (self.begun.of(&landed), stored.unwrap_or_else(Stored::absent));
+                self.core.commit(&self.open, &begun, &landed, stored, self.place)
+            }
+        };
+        if number.is_some() {
+            self.open.queued[self.place.other()].notify_one();
+        }
+        true
+    }
+}
+
+/// What of a change is as it was to be. What somebody else wrote over since is theirs to tell.
+fn landed(codec: &dyn Codec, change: &Change, stored: Option<&Stored>) -> Change {
+    let entry = |id: &str| stored.and_then(|stored| stored.entries.get(id));
+    let mut landed = change.clone();
+    landed.upserts.retain(|id, bytes| entry(id).is_some_and(|is| is_same(codec, id, &is.bytes, bytes)));
+    landed.removals.retain(|id| !change.upserts.contains_key(id) && entry(id).is_none());
+    landed
+}
+
+impl Core {
+    /// Takes note of a change that was written. Returns under which number the other store is to be told of it.
+    pub(super) fn commit(
+        &self,
+        open: &OpenKey,
+        begun: &Begun,
+        change: &Change,
+        stored: Stored,
+        place: Place,
+    ) -> Option<u64> {
+        // Whoever writes an entry whatever else there is writes its own.
+        let is_own = begun.when == Precondition::None;
+        if is_own {
+            self.control.set_own(&open.key.name, change.upserts.keys(), true);
+            let removed = change.removals.iter().filter(|id| !change.upserts.contains_key(*id));
+            self.control.set_own(&open.key.name, removed, false);
+        }
+        let landing = Landing { place, whole: self.children[place].store.answers_whole() };
+        let number = open.with(self, |state, context| {
+            state.commit(context, begun, change, stored, landing, &|id| is_own || self.is_own(open, id))
+        });
+        open.news.notify_one();
+        // What was under way to the same store may have come too late.
+        open.queued[place].notify_one();
+        number
+    }
+
+    /// Takes note of the removal of a key. Returns under which number the other store is to be told of it.
+    pub(super) fn commit_deletion(&self, open: &OpenKey, begun: &Begun, place: Place) -> Option<u64> {
+        let number = open.with(self, |state, context| state.commit_deletion(context, begun, place));
+        open.news.notify_one();
+        number
+    }
+}
