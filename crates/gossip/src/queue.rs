@@ -308,8 +308,33 @@ impl Queue {
         size_of: impl Fn(&Item) -> usize,
         take: impl FnMut(&Item) -> bool,
     ) -> usize {
-        let firsts = self.line(&Class::ALL, 0, 1);
-        let repeats = self.line(&Class::ALL, 1, u32::MAX);
+        self.fill_of(&Class::ALL, now, budget_bytes, size_of, take)
+    }
+
+    /// As [`fill`](Self::fill), but offers no heartbeat.
+    ///
+    /// For those that a tick tells after it has told somebody all heartbeats. A heartbeat is in no hurry, as its age goes with
+    /// it: told to one member at a tick, it travels with those of more ticks in one datagram, and reaches as many.
+    pub fn fill_news(
+        &mut self,
+        now: Now,
+        budget_bytes: usize,
+        size_of: impl Fn(&Item) -> usize,
+        take: impl FnMut(&Item) -> bool,
+    ) -> usize {
+        self.fill_of(&Class::NEWS, now, budget_bytes, size_of, take)
+    }
+
+    fn fill_of(
+        &mut self,
+        classes: &[Class],
+        now: Now,
+        budget_bytes: usize,
+        size_of: impl Fn(&Item) -> usize,
+        take: impl FnMut(&Item) -> bool,
+    ) -> usize {
+        let firsts = self.line(classes, 0, 1);
+        let repeats = self.line(classes, 1, u32::MAX);
         let taken = choose(self.interleaving.merge(firsts, repeats), budget_bytes, size_of, take);
         self.interleaving.advance(taken.len());
         self.count(now, &taken);

@@ -22,7 +22,7 @@ pub struct Entries<T> {
 type Chunk<T> = Vec<(EntryId, T)>;
 
 /// Most entries in a chunk: about as many as there are chunks in a ring of some thousand instances.
-const MAX_CHUNK: usize = 128;
+const MAX_CHUNK: usize = 32;
 
 /// Chunks below this are joined with a neighbour.
 const MIN_CHUNK: usize = MAX_CHUNK / 4;

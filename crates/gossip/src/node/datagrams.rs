@@ -331,11 +331,18 @@ impl Node {
         }
         // There may have been too many rounds of late.
         self.send_far(now, out);
+        // Where there are so few that each tick tells all of them, there is nobody left for another one.
+        let are_many = self.peers.len() > self.config.gossip_nodes;
+        let mut beats_are_told = false;
         for to in self.peers.tick_targets(&mut self.random, self.config.gossip_nodes, &[]) {
             let mut writer = self.writer();
-            if self.fill(now, &mut writer) == 0 {
+            let waiting = self.queue.len();
+            let taken =
+                if beats_are_told { self.fill_news(now, &mut writer) } else { self.fill(now, &mut writer) };
+            if taken == 0 {
                 break;
             }
+            beats_are_told |= are_many && taken == waiting;
             send(writer, to.addr, out);
         }
     }
@@ -374,6 +381,14 @@ impl Node {
             |item| packing.plan(item).1,
             |item| packing.put(writer, item, store, now),
         )
+    }
+
+    fn fill_news(&mut self, now: Now, writer: &mut DatagramWriter) -> usize {
+        let packing = self.packing();
+        let Self { queue, store, .. } = self;
+        let store = &*store;
+        let size_of = |item: &Item| packing.plan(item).1;
+        queue.fill_news(now, writer.room(), size_of, |item| packing.put(writer, item, store, now))
     }
 
     fn fill_eager(&mut self, now: Now, writer: &mut DatagramWriter, times: u32) {

@@ -493,6 +493,28 @@ fn no_second_sees_more_than_fifty_rounds() {
 }
 
 #[test]
+fn heartbeats_wait_while_only_news_is_asked_for() {
+    let mut queue = Queue::new(Config::default());
+    for (id, by) in
+        [("hb", By::UsBeating), ("a", By::Us), ("foreign-hb", By::OthersBeating), ("b", By::Others)]
+    {
+        push(&mut queue, at(0), id, by, written(1));
+    }
+    let mut ids = Vec::new();
+    let taken = queue.fill_news(
+        at(0),
+        100,
+        |_| 1,
+        |item| {
+            ids.push(item.entry.id.clone());
+            true
+        },
+    );
+    assert_eq!((taken, &ids[..]), (2, &["a", "b"].map(SmolStr::new)[..]));
+    assert_eq!((sent(&queue, "hb"), sent(&queue, "a"), queue.next_deadline()), (Some(0), Some(1), None));
+}
+
+#[test]
 fn without_eager_rounds_all_waits_for_the_tick() {
     let mut queue = Queue::new(Config { eager_rounds_per_second: 0, ..Config::default() });
     push(&mut queue, at(0), "a", By::Us, written(1));

@@ -64,6 +64,39 @@ fn is_far(to: &SocketAddr) -> bool {
 }
 
 #[test]
+fn a_tick_tells_heartbeats_to_one_member_unless_all_are_told_anyway() {
+    let (beat, news) = (EntryId::new("i", HEARTBEAT_FACET), EntryId::new("e", 0));
+    for (are_many, hear_beats) in [(true, 1), (false, 3)] {
+        let mut node = in_two_zones(0);
+        for number in 4..=6 {
+            node.peers.update(
+                NodeId::new(&format!("m{number}"), 1, addr(number)),
+                Some("b".into()),
+                are_many,
+            );
+        }
+        let write = |node: &mut Node, ms: u64, entries: &[&EntryId]| {
+            let change = |entry: &&EntryId| (EntryId::clone(entry), Some(Bytes::from(ms.to_string())));
+            let changes = entries.iter().map(change).collect();
+            let command = Command::Upsert { key: "ring".into(), changes };
+            node.handle(at(ms), Input::Command(command), &mut Vec::new());
+        };
+        write(&mut node, 5_000, &[&beat]);
+        for ms in (5_010..8_000).step_by(10) {
+            node.handle(at(ms), Input::Tick, &mut Vec::new());
+        }
+        assert!(node.queue.is_empty());
+
+        // Both in one datagram, and what else is told is the news.
+        write(&mut node, 8_000, &[&beat, &news]);
+        let mut out = Vec::new();
+        node.handle(at(8_200), Input::Tick, &mut out);
+        let far = if are_many { FIRST_PER_ZONE } else { 0 };
+        assert_eq!((told(&out, &beat).len(), told(&out, &news).len()), (hear_beats, 3 + far));
+    }
+}
+
+#[test]
 fn other_zones_are_told_what_rode_with_answers_before() {
     let mut node = in_two_zones(50);
     let entry = write(&mut node, at(5_000));
