@@ -44,9 +44,10 @@ struct Multis {
 }
 
 impl Multis {
-    /// Those that somebody uses, and those that have still to mirror what was written by whoever did. The others end.
+    /// Those that somebody uses or watches, and those that have still to mirror what was written by whoever did. The others end.
     fn in_use(&mut self) -> &mut Vec<Arc<Multi>> {
-        self.open.retain(|multi| Arc::strong_count(multi) > 1 || !multi.is_mirrored());
+        let is_used = |multi: &Arc<Multi>| Arc::strong_count(multi) > 1 || multi.is_watched();
+        self.open.retain(|multi| is_used(multi) || !multi.is_mirrored());
         &mut self.open
     }
 }
@@ -193,8 +194,8 @@ impl Stores {
         self.multis.lock().control.set_freshness(kv_name, freshness);
     }
 
-    /// The multi stores that were opened, in the order in which they were: as long as they have clients, and after that until
-    /// everything is mirrored.
+    /// The multi stores that were opened, in the order in which they were: as long as they have clients or watches, and
+    /// after that until everything is mirrored.
     pub fn multis(&self) -> Vec<Arc<Multi>> {
         self.multis.lock().in_use().clone()
     }

@@ -83,10 +83,15 @@ impl OpenKey {
         *self.used_at.lock() = Instant::now();
     }
 
+    /// Whether somebody follows what readers are shown.
+    pub(super) fn is_watched(&self) -> bool {
+        Arc::strong_count(&self.watchers) > 1
+    }
+
     /// Whether nobody has watched or used the key for so long, and nothing is on its way.
     pub(super) fn is_idle(&self, after: Duration) -> bool {
         let is_queued = || self.look(|state| Place::BOTH.iter().any(|place| state.queued(*place).0 > 0));
-        Arc::strong_count(&self.watchers) == 1 && self.used_at.lock().elapsed() >= after && !is_queued()
+        !self.is_watched() && self.used_at.lock().elapsed() >= after && !is_queued()
     }
 
     /// Follows what readers are shown.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::compare::{self, Comparison};
@@ -16,7 +17,7 @@ use super::reconcile::{self, Pushes};
 use super::union::{Facts, Known, Pair};
 use super::versions::Versions;
 use super::written::Written;
-use crate::codec::Stamp;
+use crate::codec::{Codec, Stamp};
 use crate::entries::Entries;
 use crate::store::{Change, EntryBytes, EntryId, Precondition, Stored, Traces};
 
@@ -256,6 +257,20 @@ impl State {
         });
         self.refresh(context, change.upserts.keys().chain(&change.removals).cloned());
         number
+    }
+
+    /// What of a change a store holds as it was to be, by the latest that is known of it: what this process has done since is in it,
+    /// although a read that began before is not.
+    pub(super) fn landed(&self, codec: &dyn Codec, place: Place, change: &Change) -> Change {
+        let side = self.held[place].side_without_queue();
+        let entry = |id: &EntryId| side.entry(codec, id);
+        let is_so = |id: &EntryId, bytes: &Bytes| {
+            entry(id).is_some_and(|is| delta::is_same(codec, id, &is.bytes, bytes))
+        };
+        let mut landed = change.clone();
+        landed.upserts.retain(|id, bytes| is_so(id, bytes));
+        landed.removals.retain(|id| !change.upserts.contains_key(id) && entry(id).is_none());
+        landed
     }
 
     /// What came to a store although it was removed, because it was under way to it meanwhile, goes from it again.

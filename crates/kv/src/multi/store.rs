@@ -138,9 +138,25 @@ impl Multi {
         self.core.totals().queue_length == 0
     }
 
+    /// Whether somebody follows a key, for which no client is needed any more.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.core.open_keys().iter().any(|open| open.is_watched())
+    }
+
     /// What an operator should know, a sentence each.
     pub fn remarks(&self) -> Vec<String> {
         report::remarks(&self.core)
+    }
+
+    /// Reads what was never heard of a key: a removal of it means what it is known to hold.
+    async fn hear(&self, open: &OpenKey) {
+        for place in Place::BOTH {
+            let is_synced = *self.core.children[place].store.synced().borrow();
+            if is_synced && open.look(|state| state.snapshot(place)).is_none() {
+                // If it does not say, what the other one holds is all there is to know.
+                let _ = self.core.read(open, place).await;
+            }
+        }
     }
 
     /// The key, from now on in use.
@@ -181,10 +197,21 @@ impl Multi {
         let unsettled = Unsettled { core, tasks: &self.tasks, open, begun, change: Some(change), place };
         let apply = core.children[place].store.apply(&open.key, written, when);
         let applied = core.call(place, "CAS", &open.key.name, within, apply).await;
-        unsettled.settle();
+        self.settle(unsettled, begun, applied.as_ref().err());
         match applied? {
             Applied::Done(stored) => Ok(self.finish(open, begun, change, stored, place).await),
             Applied::Conflict => Ok(Applied::Conflict),
+        }
+    }
+
+    /// The store answered. If with an error that leaves it open what landed, and the other store is not told instead, it is looked
+    /// after as if its writer had gone away.
+    fn settle(&self, unsettled: Unsettled<'_>, begun: &Begun, error: Option<&Error>) {
+        let is_open = error.is_some_and(|error| is_outage(error) || matches!(error, Error::Partly { .. }));
+        if is_open && !begun.fails_over && self.core.mode().mirror {
+            drop(unsettled);
+        } else {
+            unsettled.settle();
         }
     }
 
@@ -269,7 +296,7 @@ impl Multi {
         };
         let unsettled = Unsettled { core, tasks: &self.tasks, open, begun, change: None, place };
         let removed = core.call(place, "Delete", &key.name, Self::patience(begun), delete).await;
-        unsettled.settle();
+        self.settle(unsettled, begun, removed.as_ref().err());
         if !removed? {
             return Ok(false);
         }
@@ -390,6 +417,9 @@ impl Store for Multi {
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         let open = self.open(key)?;
+        if self.core.mode().mirror {
+            self.hear(&open).await;
+        }
         let begin = |state: &mut State, context: &Context| state.begin_deletion(context, Precondition::None);
         let Some(begun) = open.with(&self.core, begin) else { return Ok(()) };
         self.remove(&open, &begun).await?;

@@ -15,7 +15,7 @@ use super::place::Place;
 use super::state::Begun;
 use super::tasks::Tasks;
 use crate::codec::Codec;
-use crate::store::{Change, Precondition, Stored};
+use crate::store::{Change, EntryId, Precondition, Stored};
 
 /// Waits between looks at what became of a write.
 const MIN_LOOK: Duration = Duration::from_millis(50);
@@ -44,7 +44,7 @@ struct Left {
 }
 
 impl Unsettled<'_> {
-    /// The store answered.
+    /// It is known what became of it.
     pub(super) fn settle(self) {
         // Nothing in it wants to be dropped, but itself.
         std::mem::forget(self);
@@ -67,36 +67,47 @@ impl Drop for Unsettled<'_> {
 impl Left {
     /// Looks at the store until it shows what became of the write. It is not written again: its writer may have thought better of
     /// it by now.
-    async fn look(self) {
+    async fn look(mut self) {
         let began = Instant::now();
         let mut backoff = Backoff::new(MIN_LOOK, MAX_LOOK);
         while began.elapsed() < LOOK_TIMEOUT {
             sleep(backoff.next().max(MIN_LOOK)).await;
             let read = self.core.read(&self.open, self.place).await;
-            if read.is_ok_and(|stored| self.note(stored)) {
+            if let Ok(stored) = read
+                && self.note(stored)
+            {
                 return;
             }
         }
     }
 
-    /// Takes note of what landed, going by what the store holds. Returns whether anything did.
-    fn note(&self, stored: Option<Stored>) -> bool {
-        let number = match &self.change {
-            None if stored.is_some() => return false,
-            None => self.core.commit_deletion(&self.open, &self.begun, self.place),
+    /// Takes note of what landed, going by what the store holds. Returns whether all of it did.
+    fn note(&mut self, stored: Option<Stored>) -> bool {
+        let (codec, place) = (self.open.key.codec, self.place);
+        let is_known = || self.open.look(|state| matches!(state.snapshot(place), Some(Some(_))));
+        let number = match &mut self.change {
+            // What was read may be from before something that was learned meanwhile.
+            None if stored.is_some() || is_known() => return false,
+            None => self.core.commit_deletion(&self.open, &self.begun, place),
             Some(change) => {
-                let landed = landed(self.open.key.codec, change, stored.as_ref());
+                let landed = landed(codec, change, stored.as_ref());
+                // Or that this process did: what it removed since is not to come back.
+                let landed = self.open.look(|state| state.landed(codec, place, &landed));
                 if landed.is_empty() {
                     return false;
                 }
+                // The rest may be still to come.
+                change.upserts.retain(|id, _| !landed.upserts.contains_key(id));
+                let is_done = |id: &EntryId| landed.removals.contains(id) || landed.upserts.contains_key(id);
+                change.removals.retain(|id| !is_done(id));
                 let (begun, stored) = (self.begun.of(&landed), stored.unwrap_or_else(Stored::absent));
-                self.core.commit(&self.open, &begun, &landed, stored, self.place)
+                self.core.commit(&self.open, &begun, &landed, stored, place)
             }
         };
         if number.is_some() {
-            self.open.queued[self.place.other()].notify_one();
+            self.open.queued[place.other()].notify_one();
         }
-        true
+        self.change.as_ref().is_none_or(Change::is_empty)
     }
 }
 

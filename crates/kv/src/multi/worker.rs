@@ -163,8 +163,11 @@ async fn mirror(core: &Core, open: &OpenKey, place: Place) {
                 core.nudge.notify_one();
                 continue;
             }
-            // One that is too large is not to keep others back: which it is shows if they are told apart.
-            Err(Error::TooLarge { .. }) if batch.items.len() > 1 && refusals < MAX_REFUSALS => {
+            // One that is too large, or that the store is not done with, is not to keep others back: which it is shows if they
+            // are told apart.
+            Err(Error::TooLarge { .. } | Error::Contended { .. })
+                if batch.items.len() > 1 && refusals < MAX_REFUSALS =>
+            {
                 most = batch.items.len() / 2;
                 continue;
             }
@@ -173,7 +176,8 @@ async fn mirror(core: &Core, open: &OpenKey, place: Place) {
         open.set_tried(place, batch.last());
         let failure = failure_of(&error);
         core.metrics.failed(failure, batch.len());
-        let is_refused = failure == Failure::TooLarge && !batch.items.is_empty();
+        let is_refused =
+            matches!(error, Error::TooLarge { .. } | Error::Contended { .. }) && !batch.items.is_empty();
         let is_known = if is_refused { &mut is_refusing } else { &mut is_failing };
         if std::mem::replace(is_known, true) {
             debug!(key, store, %error, "failed to update value in secondary store");
@@ -181,7 +185,7 @@ async fn mirror(core: &Core, open: &OpenKey, place: Place) {
             warn!(key, store, %error, "failed to update value in secondary store");
         }
         if is_refused {
-            // It will hardly be smaller in a moment.
+            // It will hardly be another in a moment.
             open.with(core, |state, _| state.refuse(place, &batch, error.to_string()));
             (refusals, again_at) = (refusals.saturating_add(1), Instant::now() + MAX_RETRY);
             if refusals >= MAX_REFUSALS {
@@ -248,7 +252,8 @@ async fn tell(
 /// Does what is planned to what was looked at: what became of each change; `None` if that moved, and is to be looked at again.
 ///
 /// Somebody else may have written a newer entry, even of our own: a former life, or whoever brings a store what it lacks. So
-/// nothing is written, or removed, but what is as it was looked at. What others write to other entries is in nobody's way.
+/// nothing is written, or removed, but what is as it was looked at. What others write to other entries is in nobody's way,
+/// except that an entry which is new to the store waits while others come or go.
 async fn carry_out(
     core: &Core,
     open: &OpenKey,
@@ -280,9 +285,12 @@ async fn carry_out(
     }
     check_size(core, open, place, current, &plan.change)?;
     let apply = store.apply(key, plan.change.clone(), Precondition::Entries(version));
-    let Applied::Done(stored) = core.call(place, "CAS", &key.name, within, apply).await? else {
-        return Ok(None);
+    let applied = match core.call(place, "CAS", &key.name, within, apply).await {
+        // What moved was a part of it. What landed before shows when it is looked at again.
+        Err(Error::Partly { .. }) => Applied::Conflict,
+        applied => applied?,
     };
+    let Applied::Done(stored) = applied else { return Ok(None) };
     let answer = Some((plan.change, stored));
     open.with(core, |state, context| state.told(context, batch, answer, landing));
     open.news.notify_one();

@@ -147,6 +147,11 @@ async fn a_store_ends_with_its_last_client_and_what_it_had_still_to_mirror() {
     assert_eq!(stores.multis().len(), 1);
     let unused = Arc::downgrade(&stores.multis()[0]);
     one.upsert_own(KEY, "i1", &instance(clock.now_secs(), State::Active)).await.unwrap();
+    // A watch goes on without the client that it was made by.
+    let mut watch = open().watch(KEY).await.unwrap();
+    assert_eq!(stores.multis().len(), 2);
+    while !watch.next().await.unwrap().value.is_some_and(|ring| ring.contains("i1")) {}
+    drop(watch);
     drop(one);
     let ended = || async {
         let left = stores.multis().len();

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringkit_config::MultiConfig;
-use ringkit_ring::State;
+use ringkit_kv::{Change, Key, Precondition, Store as _, Value as _};
+use ringkit_ring::{Desc, State};
 use tokio::time::{sleep, timeout};
 
 use crate::world::{KEY, World, config, holds, ids, instance};
@@ -117,4 +118,58 @@ async fn a_key_is_removed_in_both_although_whoever_asked_for_it_went_away() {
         assert!(store.holds().await.is_empty(), "it came back");
     }
     assert!(process.sees().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_used_yet_is_removed_in_both() {
+    let world = World::new();
+    for store in [&world.memberlist, &world.consul] {
+        store.direct().upsert_own(KEY, "i1", &instance(world.now(), State::Active)).await.unwrap();
+    }
+    let process = world.process(config());
+    process.client.delete(KEY).await.unwrap();
+    holds(&world.memberlist, &[]).await;
+    sleep(20 * SECOND).await;
+    for store in [&world.memberlist, &world.consul] {
+        assert!(store.holds().await.is_empty(), "it came back");
+    }
+    assert!(process.sees().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_decided_is_mirrored_although_the_answer_of_the_store_is_lost() {
+    let world = World::new();
+    let process = world.process(config());
+    for id in ["i1", "i2"] {
+        process.client.upsert_own(KEY, id, &instance(world.now(), State::Active)).await.unwrap();
+    }
+    holds(&world.memberlist, &["i1", "i2"]).await;
+    let key = Key::new(KEY, Desc::codec());
+    let read = process.multi.get(&key).await.unwrap().unwrap();
+    world.consul.lose_answers(true);
+    // Somebody who does not ask twice.
+    let when = Precondition::Version(Some(read.version));
+    assert!(process.multi.apply(&key, Change::remove("i1"), when).await.is_err());
+    world.consul.lose_answers(false);
+    holds(&world.memberlist, &["i2"]).await;
+    sleep(30 * SECOND).await;
+    for store in [&world.memberlist, &world.consul] {
+        assert_eq!(ids(&store.holds().await), ["i2"], "and it did not come back");
+    }
+    assert_eq!(ids(&process.sees().await), ["i2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_can_never_be_told_keeps_no_other_back() {
+    let world = World::new();
+    world.memberlist.set_contended("i2");
+    let process = world.process(config());
+    world.beats(&world.consul.direct(), "i2");
+    world.beats(&process.client, "i1");
+    holds(&world.memberlist, &["i1"]).await;
+    sleep(300 * SECOND).await;
+    let held = world.memberlist.holds().await;
+    assert!(ids(&held) == ["i1"] && world.now() - held[0].1 <= 12, "{held:?}");
+    let report = process.report();
+    assert_eq!(report.keys[0].stores[1].missing.ids, ["i2"]);
 }

@@ -42,8 +42,11 @@ pub(crate) struct Faulty {
     weather: Arc<watch::Sender<Weather>>,
     latency: Arc<Mutex<Duration>>,
     answers_late: Arc<Mutex<Duration>>,
+    loses_answers: Arc<AtomicBool>,
     writes: Arc<AtomicU64>,
     synced: Arc<watch::Sender<bool>>,
+    /// Changes of this entry conflict.
+    contended: Arc<Mutex<Option<EntryId>>>,
     standing: Arc<Mutex<Option<Standing>>>,
     /// What others than their owners wrote; `None` = it is not told apart.
     brought: Arc<Mutex<Option<BTreeMap<EntryId, Bytes>>>>,
@@ -59,8 +62,10 @@ impl Faulty {
             weather: Arc::new(watch::Sender::new(Weather::Fine)),
             latency: Arc::default(),
             answers_late: Arc::default(),
+            loses_answers: Arc::default(),
             writes: Arc::default(),
             synced: Arc::new(watch::Sender::new(true)),
+            contended: Arc::default(),
             standing: Arc::default(),
             brought: Arc::default(),
             is_apart: Arc::default(),
@@ -87,8 +92,18 @@ impl Faulty {
         *self.answers_late.lock() = late;
     }
 
+    /// Whoever changes something from now on is not told of it, although it happened.
+    pub(crate) fn lose_answers(&self, lost: bool) {
+        self.loses_answers.store(lost, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_synced(&self, synced: bool) {
         self.synced.send_replace(synced);
+    }
+
+    /// However often it is read, nobody can change this entry on the ground of it.
+    pub(crate) fn set_contended(&self, id: &str) {
+        *self.contended.lock() = Some(id.into());
     }
 
     /// From now on it is one that the processes are together, among which this one stands like that.
@@ -162,6 +177,9 @@ impl Faulty {
         if !late.is_zero() {
             sleep(late).await;
         }
+        if self.loses_answers.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable { backend: "faulty", cause: "the answer is lost".into() });
+        }
         done
     }
 
@@ -207,6 +225,9 @@ impl Store for Faulty {
 
     async fn apply(&self, key: &Key, change: Change, when: Precondition) -> Result<Applied, Error> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.contended.lock().as_ref().is_some_and(|id| change.upserts.contains_key(id)) {
+            return Ok(Applied::Conflict);
+        }
         let applied = self.late(self.inner.apply(key, change.clone(), when)).await?;
         let Applied::Done(stored) = applied else { return Ok(Applied::Conflict) };
         self.note(&change);

@@ -325,3 +325,20 @@ fn an_own_write_is_gone_once_the_key_is_read_as_absent_after_it() {
     state.learn(&context(), Place::First, None, how);
     assert!(state.held[Place::First].unseen.is_empty());
 }
+
+/// Whoever looks what became of a write may be told how things were before something that this process did since.
+#[test]
+fn what_was_undone_since_is_not_taken_for_what_landed() {
+    let written = entry("a", 990, "x");
+    let landed = |state: &State, change: &Change| state.landed(&Timed, Place::First, change);
+    for landing in [FIRST, APART] {
+        let mut state = both_hold(&[]);
+        let held = stored(2, std::slice::from_ref(&written));
+        state.learn(&context(), Place::First, Some(held), How::Watch);
+        assert_eq!(landed(&state, &upsert(&written)), upsert(&written));
+        assert!(landed(&state, &Change::remove("a")).is_empty());
+        write(&mut state, &Change::remove("a"), stored(3, &[]), landing);
+        assert!(landed(&state, &upsert(&written)).is_empty(), "{landing:?}");
+        assert_eq!(landed(&state, &Change::remove("a")), Change::remove("a"), "{landing:?}");
+    }
+}
