@@ -114,7 +114,7 @@ pub struct MultiKeyStoreReport {
     pub entries: usize,
     /// Entries of living owners that the other one has and this one has not.
     pub missing: Named,
-    /// Entries of living owners that are there only because this process put them there.
+    /// Entries of living owners that are there only because others than their owners put them there.
     pub relayed: Named,
     /// Changes that are on their way to it.
     pub queue_length: usize,
