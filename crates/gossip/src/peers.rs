@@ -83,7 +83,7 @@ struct Zone {
 /// The other members, live and dead.
 ///
 /// With more than one zone, what is relayed stays within a zone, and few messages go between zones. A zone is what members say
-/// it is; those that have said nothing are reached as if they were one more zone, but do not make this member aware of zones.
+/// it is; those that have said nothing are as one more zone, but alone they make nobody aware of zones.
 #[derive(Clone, Debug)]
 pub struct Peers {
     config: Config,
@@ -233,11 +233,11 @@ impl Peers {
         self.own_zone.as_ref()
     }
 
-    /// Whether zones matter to the choices: this member has one, and somebody lives in another.
+    /// Whether zones matter to the choices: somebody lives in another one than this member, which may have none.
     pub fn is_zone_aware(&self) -> bool {
         // Looks at three zones at most, and without hashing their names: it is asked whenever something comes in.
         let is_other = |zone: &Zone| zone.name.is_some() && zone.name != self.own_zone;
-        self.own_zone.is_some() && self.zones.iter().any(is_other)
+        self.zones.iter().any(is_other)
     }
 
     /// Whom to tell what is new: `k` live members, or as many as there are, without those named in `exclude`. With zones, of

@@ -221,8 +221,8 @@ impl Queue {
         self.disarm();
     }
 
-    /// Whether there are zones, and what is told here stays in one of them: then the news that this member writes waits to be
-    /// told to the others [beside that](Self::fill_far). When that begins, what was not told to anybody does so as well.
+    /// Whether there are zones, and what is told here stays in one of them: then what this member writes waits to be told to the
+    /// others [beside that](Self::fill_far). When that begins, what was not told to anybody does so as well.
     ///
     /// Costs nothing unless it changes, and then O(log n) for each own item that was never sent.
     pub fn set_zone_aware(&mut self, zone_aware: bool) {
@@ -273,7 +273,8 @@ impl Queue {
         let rank = Rank { class: Class::of(own, heartbeat), sent: 0, turn };
         let item =
             Item { key: place.0.clone(), entry: place.1.clone(), register, own, heartbeat, sent: 0, since };
-        if self.zone_aware && rank.class == Class::Own {
+        // Heartbeats, too: where a zone has few members, hardly any of what they relay would go to another one.
+        if self.zone_aware && own {
             self.far.put(turn, item.clone());
         } else {
             self.far.remove(&place);
@@ -364,7 +365,7 @@ impl Queue {
         taken.len()
     }
 
-    /// As [`fill`](Self::fill), for a datagram to other zones: offers the news of this member that they were not told yet,
+    /// As [`fill`](Self::fill), for a datagram to other zones: offers what this member wrote and they were not told yet,
     /// however often it was sent here, and each only once. To be called in eager rounds, and in ticks, as rounds are limited.
     pub fn fill_far(
         &mut self,

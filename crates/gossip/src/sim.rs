@@ -64,6 +64,8 @@ pub struct Options {
     pub nodes: usize,
     /// In how many zones they are, by turns; 0 = no zones.
     pub zones: usize,
+    /// How many of the last members are in none of them.
+    pub without_zone: usize,
     /// How many of the first members are the seeds of all.
     pub seeds: usize,
     /// Shortest and longest time that a message is under way.
@@ -86,6 +88,7 @@ impl Default for Options {
             seed: 0,
             nodes: 3,
             zones: 0,
+            without_zone: 0,
             seeds: 1,
             latency: (Duration::from_millis(1), Duration::from_millis(50)),
             loss: 0.0,
@@ -485,7 +488,8 @@ impl Sim {
 
 fn config_of(options: &Options, node: usize, generation: u64) -> Config {
     let mut config = Config::new(format!("member-{node}"), addr_of(node), generation);
-    if let Some(zone) = node.checked_rem(options.zones) {
+    let has_zone = node < options.nodes.saturating_sub(options.without_zone);
+    if let Some(zone) = node.checked_rem(options.zones).filter(|_| has_zone) {
         config.zone = SmolStr::from(format!("zone-{zone}"));
     }
     // Otherwise stores are never at rest for long.

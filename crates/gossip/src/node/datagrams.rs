@@ -329,7 +329,7 @@ impl Node {
         if self.queue.is_empty() {
             return;
         }
-        // There may have been too many rounds of late.
+        // Heartbeats start no eager round, and there may have been too many rounds of late.
         self.send_far(now, out);
         // Where there are so few that each tick tells all of them, there is nobody left for another one.
         let are_many = self.peers.len() > self.config.gossip_nodes;

@@ -221,14 +221,18 @@ fn some_ticks_and_more_rounds_of_comparing_go_to_another_zone() {
 }
 
 #[test]
-fn zones_matter_only_to_who_is_in_one_of_several() {
+fn zones_matter_where_there_are_others() {
     let mut random = random(9);
-    // Of several, but not in any that is known.
+    // In none of them, and alone in that.
     let mut peers = in_three_zones();
     peers.set_own_zone(zone(""));
-    assert!(!peers.is_zone_aware() && peers.own_zone().is_none());
+    assert!(peers.is_zone_aware() && peers.own_zone().is_none());
     assert_eq!(peers.gossip_targets(&mut random, 20, &[]).len(), 15);
-    assert!(peers.first_targets_of_other_zones(&mut random, 2).is_empty());
+    assert_eq!(peers.first_targets_of_other_zones(&mut random, 2).len(), 6);
+    // With others that are in none, these are near.
+    peers.update(id(98, 1), None, true);
+    assert_eq!(names(&peers.gossip_targets(&mut random, 20, &[])), BTreeSet::from([98]));
+    assert_eq!(peers.first_targets_of_other_zones(&mut random, 2).len(), 6);
     // In one, but the only one; those who have not said theirs do not count.
     let mut peers = Peers::new(OWN, zone("a"), Config::default());
     peers.update(id(1, 1), zone("a"), true);
@@ -396,8 +400,7 @@ proptest! {
                 }
             }
             let in_own = model.live(|zone| *zone == model.own_zone);
-            let is_aware = model.own_zone.is_some()
-                && !model.live(|zone| zone.is_some() && *zone != model.own_zone).is_empty();
+            let is_aware = !model.live(|zone| zone.is_some() && *zone != model.own_zone).is_empty();
             prop_assert_eq!(peers.is_zone_aware(), is_aware);
 
             let near = if is_aware && !in_own.is_empty() { &in_own } else { &all };

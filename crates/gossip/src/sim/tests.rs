@@ -2,6 +2,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
+use crate::store::HEARTBEAT_FACET;
 
 const KEY: &str = "ring";
 
@@ -360,4 +361,42 @@ fn soak_five_hundred_survive_a_partition() {
     sim.run_for(secs(60));
     sim.heal();
     settle(&mut sim, secs(180), "five hundred");
+}
+
+/// How many of those that could have, by pairs of author and reader, did not hear of a heartbeat before the next one.
+fn unheard_heartbeats(options: Options) -> (usize, usize) {
+    const PERIOD: Duration = Duration::from_secs(5);
+    let mut sim = settled(options);
+    let place = |node: usize, facet| EntryId::new(format!("instance-{node}"), facet);
+    let nodes = sim.nodes();
+    for node in 0..nodes {
+        sim.write(node, "ring", &place(node, 0), Some(b"i"));
+        sim.write(node, "ring", &place(node, HEARTBEAT_FACET), Some(&[0; 8]));
+    }
+    sim.run_for(4 * PERIOD);
+    let (mut unheard, mut pairs) = (0, 0);
+    for beat in 1..=100_u64 {
+        let body = beat.to_le_bytes();
+        for node in 0..nodes {
+            sim.write(node, "ring", &place(node, HEARTBEAT_FACET), Some(&body));
+        }
+        sim.run_for(PERIOD);
+        for node in 0..nodes {
+            unheard += nodes - sim.count_having("ring", &place(node, HEARTBEAT_FACET), Some(&body));
+            pairs += nodes - 1;
+        }
+    }
+    (unheard, pairs)
+}
+
+#[test]
+fn heartbeats_are_heard_before_the_next_one_in_every_zone_however_few_are_in_it() {
+    let few =
+        |nodes, zones, without_zone| Options { seed: 21, nodes, zones, without_zone, ..Options::default() };
+    // Whoever is in another zone is told by the author itself.
+    assert_eq!(unheard_heartbeats(few(7, 3, 1)).0, 0);
+    for options in [few(7, 0, 0), few(21, 3, 3), Options { loss: 0.1, ..few(7, 3, 1) }] {
+        let (unheard, pairs) = unheard_heartbeats(options.clone());
+        assert!(unheard * 100 <= pairs, "{unheard} of {pairs} with {options:?}");
+    }
 }

@@ -265,6 +265,13 @@ impl Key {
         self.slots.get(entry)
     }
 
+    /// All registers of an entry, in the order of their facets.
+    pub(super) fn facets(&self, id: &SmolStr) -> impl Iterator<Item = (u8, &Slot)> {
+        let first = EntryId { id: id.clone(), facet: 0 };
+        let following = self.slots.range(first..);
+        following.take_while(move |(entry, _)| entry.id == *id).map(|(entry, slot)| (entry.facet, slot))
+    }
+
     pub(super) fn slots(&self) -> btree_map::Iter<'_, EntryId, Slot> {
         self.slots.iter()
     }

@@ -268,18 +268,18 @@ fn look(
     heard_at: impl Fn(&Slot) -> Option<Instant>,
 ) -> Look {
     let (mut facets, mut seen) = (Facets::default(), None);
-    let mut place = Place { id: id.clone(), facet: 0 };
-    for (facet, part) in (0..).zip(&mut facets) {
-        place.facet = facet;
-        let slot = registers.get(key, &place);
-        match slot.map(|slot| &slot.register().body) {
-            Some(Body::Live(bytes)) => *part = Some(bytes.clone()),
-            Some(Body::Tombstone) | None if facet == 0 => return Look::Absent,
-            Some(Body::Tombstone) | None => (),
+    for (facet, slot) in registers.facets(key, id) {
+        let (Some(part), Body::Live(bytes)) = (facets.get_mut(usize::from(facet)), &slot.register().body)
+        else {
+            continue;
+        };
+        *part = Some(bytes.clone());
+        if facet == HEARTBEAT_FACET {
+            seen = heard_at(slot);
         }
-        if facet == HEARTBEAT_FACET && part.is_some() {
-            seen = slot.and_then(&heard_at);
-        }
+    }
+    if facets.first().is_none_or(Option::is_none) {
+        return Look::Absent;
     }
     let bytes = match codec.unite(id, &facets) {
         Ok(Some(bytes)) => bytes,

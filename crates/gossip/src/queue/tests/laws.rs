@@ -74,7 +74,7 @@ impl Model {
         if let Some(waiting) = self.far.iter().position(|waiting| waiting.place == place) {
             item.turn = self.far.remove(waiting).turn;
         }
-        if self.zones && own && !heartbeat {
+        if self.zones && own {
             self.far.push(item);
         }
         pushed
