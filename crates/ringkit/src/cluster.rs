@@ -345,6 +345,10 @@ impl Cluster {
         config.auth_enabled = self.options.auth_enabled;
         config.ring.store.get_or_insert(KvStore::Memberlist);
         config.memberlist.node_name = name.to_owned();
+        if config.memberlist.cluster_label.is_empty() {
+            // It is on loopback, where others of its kind may be, too.
+            config.memberlist.cluster_label = LABEL.to_owned();
+        }
         config.memberlist.randomize_node_name = false;
         config.memberlist.bind_addr = vec![loopback()];
         config.memberlist.bind_port = gossip.as_ref().map_or(0, |gossip| gossip.addr().port());
@@ -387,6 +391,9 @@ impl Cluster {
         Ok(config)
     }
 }
+
+/// `memberlist.cluster_label`, unless configured.
+const LABEL: &str = "ringkit-dev";
 
 /// How many others a member is told of: if one is gone, the next one answers.
 const MAX_SEEDS: usize = 3;

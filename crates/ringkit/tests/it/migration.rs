@@ -41,73 +41,61 @@ async fn m2_a_live_migration_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m3_there_and_back() {
     live::goes_there_and_back(Timing::SCALED, "consul", "memberlist").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_secondary_that_hangs_or_dies_costs_a_ring_write_nothing() {
     faults::the_secondary_fails(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_primary_that_dies_and_comes_back_empty_flaps_nobody() {
     faults::the_primary_fails(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_ring_that_the_secondary_cannot_hold_stays_where_it_is() {
     faults::the_ring_is_too_large(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_gossip_without_peers_is_red_and_cannot_be_switched_to() {
     faults::there_are_no_peers(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_split_label_is_red_and_cannot_be_switched_to() {
     faults::the_label_is_split(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_clock_that_is_ten_minutes_ahead_is_named() {
     faults::a_clock_is_wrong(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_an_ingester_killed_mid_switch_harms_nobody_else() {
     faults::an_ingester_is_killed_mid_switch(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_process_that_reloads_late_harms_nobody() {
     faults::one_process_reloads_late(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_a_process_restarted_with_the_old_file_harms_nobody() {
     faults::one_process_restarts_with_the_old_file(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn m4_two_operators_at_once_leave_one_state() {
     faults::two_operators_at_once(Timing::SCALED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak"]
 async fn runtime_configurations_that_make_no_sense_change_nothing() {
     bad_input::of_the_runtime_configuration(Timing::SCALED).await;
 }
