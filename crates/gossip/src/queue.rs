@@ -163,7 +163,8 @@ impl Bucket {
 #[derive(Clone, Debug)]
 pub struct Queue {
     config: Config,
-    items: BTreeMap<Rank, Item>,
+    /// Boxed, as each transmission moves one.
+    items: BTreeMap<Rank, Box<Item>>,
     /// Where in `items` the item of a place is: exactly one for each place here.
     ranks: BTreeMap<Place, Rank>,
     /// The turn of the next item.
@@ -232,7 +233,7 @@ impl Queue {
         self.zone_aware = zone_aware;
         if zone_aware {
             for (rank, item) in self.items.range(Class::Own.sent(0, 1)) {
-                self.far.put(rank.turn, item.clone());
+                self.far.put(rank.turn, Item::clone(item));
             }
         } else {
             self.far.clear();
@@ -280,7 +281,7 @@ impl Queue {
             self.far.remove(&place);
         }
         self.bytes += item.weight();
-        self.items.insert(rank, item);
+        self.items.insert(rank, Box::new(item));
         self.ranks.insert(place, rank);
         self.make_room();
         let kept = self.items.contains_key(&rank);
@@ -426,11 +427,11 @@ impl Queue {
 
     /// The item of a place, unless it waits for other zones only.
     pub fn get(&self, key: &str, entry: &EntryId) -> Option<&Item> {
-        self.items.get(self.ranks.get(&(SmolStr::new(key), entry.clone()))?)
+        self.items.get(self.ranks.get(&(SmolStr::new(key), entry.clone()))?).map(|item| &**item)
     }
 
-    /// Whether news of this member, which heartbeats are not, was not yet sent as often as it should be. It ends, whatever else
-    /// there is to send, unless there is ever more of it.
+    /// Whether news of this member, which heartbeats are not, was not yet sent as often as it should be, or other zones were not
+    /// told something that it wrote. It ends, whatever else there is to send, unless there is ever more of it.
     pub fn has_own_news(&self) -> bool {
         // Its class is the first.
         let near = self.items.first_key_value().is_some_and(|(rank, _)| rank.class == Class::Own);
@@ -469,7 +470,8 @@ impl Queue {
         from: u32,
         below: u32,
     ) -> impl Iterator<Item = (&'a Rank, &'a Item)> {
-        classes.iter().flat_map(move |class| self.items.range(class.sent(from, below)))
+        let lines = classes.iter().flat_map(move |class| self.items.range(class.sent(from, below)));
+        lines.map(|(rank, item)| (rank, &**item))
     }
 
     fn turn(&mut self) -> u64 {
@@ -482,7 +484,7 @@ impl Queue {
         let item = self.items.remove(&rank)?;
         self.ranks.remove(&item.place());
         self.bytes -= item.weight();
-        Some(item)
+        Some(*item)
     }
 
     /// Drops items of others, the last in line first, until the rest is within the bound.
@@ -516,7 +518,9 @@ impl Queue {
                 self.bytes -= item.weight();
             } else {
                 let rank = Rank { sent: item.sent, ..*rank };
-                self.ranks.insert(item.place(), rank);
+                if let Some(known) = self.ranks.get_mut(&item.place()) {
+                    *known = rank;
+                }
                 self.items.insert(rank, item);
             }
         }

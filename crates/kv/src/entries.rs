@@ -21,8 +21,8 @@ pub struct Entries<T> {
 
 type Chunk<T> = Vec<(EntryId, T)>;
 
-/// Most entries in a chunk: about as many as there are chunks in a ring of some thousand instances.
-const MAX_CHUNK: usize = 32;
+/// Most entries in a chunk: few, as a heartbeat copies and compares all of one. A ring of a thousand instances has some sixty.
+const MAX_CHUNK: usize = 16;
 
 /// Chunks below this are joined with a neighbour.
 const MIN_CHUNK: usize = MAX_CHUNK / 4;
