@@ -240,6 +240,12 @@ impl Peers {
         self.zones.iter().any(is_other)
     }
 
+    /// Whether what is relayed goes to the member at this address: it is in the own zone, or in none that is known of.
+    pub fn is_near(&self, addr: SocketAddr) -> bool {
+        let stays = self.is_zone_aware() && self.own_zone_place().is_some();
+        !stays || self.by_addr(addr).is_none_or(|peer| peer.zone == self.own_zone)
+    }
+
     /// Whom to tell what is new: `k` live members, or as many as there are, without those named in `exclude`. With zones, of
     /// the own zone; a member that is alone in its zone tells anybody, as otherwise it would tell nobody.
     ///

@@ -232,7 +232,8 @@ impl Queue {
         }
         self.zone_aware = zone_aware;
         if zone_aware {
-            for (rank, item) in self.items.range(Class::Own.sent(0, 1)) {
+            let own = [Class::Own, Class::OwnHeartbeat].into_iter();
+            for (rank, item) in own.flat_map(|class| self.items.range(class.sent(0, 1))) {
                 self.far.put(rank.turn, Item::clone(item));
             }
         } else {
@@ -379,14 +380,14 @@ impl Queue {
         self.far.sent(&taken);
         self.stats.sent += taken.len() as u64;
         // As in a round near by: there is more than fits, but something did.
-        if !taken.is_empty() && self.has_far_news() {
+        if !taken.is_empty() && self.far.has_news() {
             self.arm(now);
         }
         self.disarm();
         taken.len()
     }
 
-    /// Whether there is something for [`fill_far`](Self::fill_far).
+    /// Whether there is something for [`fill_far`](Self::fill_far), be it heartbeats.
     pub fn has_far_news(&self) -> bool {
         !self.far.is_empty()
     }
@@ -430,12 +431,12 @@ impl Queue {
         self.items.get(self.ranks.get(&(SmolStr::new(key), entry.clone()))?).map(|item| &**item)
     }
 
-    /// Whether news of this member, which heartbeats are not, was not yet sent as often as it should be, or other zones were not
-    /// told something that it wrote. It ends, whatever else there is to send, unless there is ever more of it.
+    /// Whether news of this member, which heartbeats are not, was not yet sent as often as it should be, or not yet to other
+    /// zones. It ends, whatever else there is to send, unless there is ever more of it.
     pub fn has_own_news(&self) -> bool {
         // Its class is the first.
         let near = self.items.first_key_value().is_some_and(|(rank, _)| rank.class == Class::Own);
-        near || self.has_far_news()
+        near || self.far.has_news()
     }
 
     /// How many items wait, without those that wait for other zones only.
@@ -547,7 +548,7 @@ impl Queue {
 
     /// Calls the eager round off if the news has gone out otherwise.
     fn disarm(&mut self) {
-        if self.eager_due.is_some() && self.far.is_empty() && !self.has_news() {
+        if self.eager_due.is_some() && !self.far.has_news() && !self.has_news() {
             self.eager_due = None;
         }
     }

@@ -82,6 +82,14 @@ pub struct Options {
     pub configure: Option<fn(&mut Config)>,
 }
 
+impl Options {
+    /// In which zone a member is, if in any.
+    fn zone_of(&self, node: usize) -> Option<usize> {
+        let has_zone = node < self.nodes.saturating_sub(self.without_zone);
+        node.checked_rem(self.zones).filter(|_| has_zone)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -488,8 +496,7 @@ impl Sim {
 
 fn config_of(options: &Options, node: usize, generation: u64) -> Config {
     let mut config = Config::new(format!("member-{node}"), addr_of(node), generation);
-    let has_zone = node < options.nodes.saturating_sub(options.without_zone);
-    if let Some(zone) = node.checked_rem(options.zones).filter(|_| has_zone) {
+    if let Some(zone) = options.zone_of(node) {
         config.zone = SmolStr::from(format!("zone-{zone}"));
     }
     // Otherwise stores are never at rest for long.

@@ -10,7 +10,7 @@ use crate::store::EntryId;
 /// A map from id to entry, in the byte order of the ids, whose clones share what did not change.
 ///
 /// A key holds thousands of entries, of which a write changes one. So they lie in chunks behind counted pointers: a clone
-/// with one entry changed costs a pointer per chunk and one chunk, about √n and not n; and two versions are compared by
+/// with one entry changed costs a pointer per chunk and one chunk, a small part of n; and two versions are compared by
 /// looking into those chunks only that they do not share.
 #[derive(Clone)]
 pub struct Entries<T> {
@@ -21,7 +21,8 @@ pub struct Entries<T> {
 
 type Chunk<T> = Vec<(EntryId, T)>;
 
-/// Most entries in a chunk: few, as a heartbeat copies and compares all of one. A ring of a thousand instances has some sixty.
+/// Most entries in a chunk: few, as a heartbeat copies and compares all of one. A ring of a thousand instances has
+/// sixty to a hundred and thirty, and from some thousands on the pointers cost more than the chunk.
 const MAX_CHUNK: usize = 16;
 
 /// Chunks below this are joined with a neighbour.

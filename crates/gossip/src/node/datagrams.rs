@@ -311,7 +311,13 @@ impl Node {
     pub(super) fn send_swim(&mut self, now: Now, to: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
         let mut writer = self.writer();
         if writer.try_push_swim(bytes) {
-            self.fill(now, &mut writer);
+            // Of the members that are probed most are in other zones, and heartbeats wait in line for some ticks: they would make
+            // up most of what goes between zones.
+            if self.peers.is_near(to) {
+                self.fill(now, &mut writer);
+            } else {
+                self.fill_news(now, &mut writer);
+            }
             send(writer, to, out);
         }
     }
@@ -331,7 +337,8 @@ impl Node {
         }
         // Heartbeats start no eager round, and there may have been too many rounds of late.
         self.send_far(now, out);
-        // Where there are so few that each tick tells all of them, there is nobody left for another one.
+        // With so few in all that a tick tells each of them, there is nobody left for another one. Of a zone with so few there is
+        // not, and yet heartbeats go to one at a time: others of the zone relay them.
         let are_many = self.peers.len() > self.config.gossip_nodes;
         let mut beats_are_told = false;
         for to in self.peers.tick_targets(&mut self.random, self.config.gossip_nodes, &[]) {

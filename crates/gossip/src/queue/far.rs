@@ -13,18 +13,24 @@ pub(super) struct FarNews {
     items: BTreeMap<u64, Item>,
     /// The turn of each of them.
     turns: BTreeMap<Place, u64>,
+    /// How many of them are no heartbeats.
+    news: usize,
 }
 
 impl FarNews {
     /// Adds an item, or puts it where an older one of its place waits, so that what is often written has its turn, too.
     pub(super) fn put(&mut self, turn: u64, item: Item) {
         let turn = *self.turns.entry(item.place()).or_insert(turn);
-        self.items.insert(turn, item);
+        self.news += usize::from(!item.heartbeat);
+        let old = self.items.insert(turn, item);
+        self.news -= usize::from(old.is_some_and(|old| !old.heartbeat));
     }
 
     pub(super) fn remove(&mut self, place: &Place) -> Option<Item> {
         let turn = self.turns.remove(place)?;
-        self.items.remove(&turn)
+        let item = self.items.remove(&turn)?;
+        self.news -= usize::from(!item.heartbeat);
+        Some(item)
     }
 
     /// Those with these turns were sent.
@@ -32,6 +38,7 @@ impl FarNews {
         for turn in turns {
             if let Some(item) = self.items.remove(turn) {
                 self.turns.remove(&item.place());
+                self.news -= usize::from(!item.heartbeat);
             }
         }
     }
@@ -44,8 +51,14 @@ impl FarNews {
         self.items.is_empty()
     }
 
+    /// Whether one of them is no heartbeat.
+    pub(super) fn has_news(&self) -> bool {
+        self.news > 0
+    }
+
     pub(super) fn clear(&mut self) {
         self.items.clear();
         self.turns.clear();
+        self.news = 0;
     }
 }

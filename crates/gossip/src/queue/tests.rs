@@ -383,6 +383,20 @@ fn other_zones_are_told_once_however_often_it_was_told_near() {
 }
 
 #[test]
+fn heartbeats_for_other_zones_keep_no_round_and_nobody_waiting() {
+    let mut queue = Queue::new(Config::default());
+    queue.set_zone_aware(true);
+    for id in ["hb-1", "hb-2"] {
+        push(&mut queue, at(0), id, By::UsBeating, written(1));
+    }
+    push(&mut queue, at(0), "foreign", By::Others, written(1));
+    told(&mut queue, 100);
+    assert_eq!((queue.next_deadline(), queue.has_own_news()), (None, false));
+    assert_eq!(told_far(&mut queue, at(10), 1), ["hb-1"]);
+    assert_eq!((queue.next_deadline(), queue.has_far_news()), (None, true));
+}
+
+#[test]
 fn other_zones_are_told_all_of_what_fits_no_datagram() {
     let mut queue = Queue::new(Config::default());
     queue.set_zone_aware(true);
@@ -451,7 +465,7 @@ fn other_zones_are_told_the_newest_that_is_ours() {
             true
         },
     );
-    let expected = [("a", removed(2)), ("b", written(1)), ("d", written(2))];
+    let expected = [("hb", written(1)), ("a", removed(2)), ("b", written(1)), ("d", written(2))];
     assert_eq!(registers, expected.map(|(id, register)| (SmolStr::new(id), register)));
 
     // When the zones are gone, there is nobody else to tell.

@@ -110,8 +110,11 @@ impl Sim {
     }
 
     fn traffic_between(&mut self, one: usize, other: usize) -> Option<&mut Traffic> {
-        let (one, other) = (one.checked_rem(self.options.zones)?, other.checked_rem(self.options.zones)?);
-        self.account.traffic.get_mut(usize::from(one != other))
+        if self.options.zones == 0 {
+            return None;
+        }
+        let is_between = self.options.zone_of(one) != self.options.zone_of(other);
+        self.account.traffic.get_mut(usize::from(is_between))
     }
 }
 

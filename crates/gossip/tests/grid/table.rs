@@ -16,7 +16,7 @@ const HEADERS: u64 = 28;
 
 type Row = fn() -> Result<String, Fault>;
 
-pub(crate) const ROWS: [(&str, Row); 14] = [
+pub(crate) const ROWS: [(&str, Row); 15] = [
     ("one update, 50 members, no loss", || news(50, 0.0)),
     ("one update, 50 members, 1 % loss", || news(50, 0.01)),
     ("one update, 50 members, 30 % loss", || news(50, 0.3)),
@@ -31,6 +31,7 @@ pub(crate) const ROWS: [(&str, Row); 14] = [
     ("false deaths in 2 min, 50 members, 30 % loss", || false_deaths(30)),
     ("halves apart for 60 s, 50 members", reunion),
     ("between zones, 99 members in 3 zones, 1 % loss", zones),
+    ("heartbeats between zones, 99 members in 3 zones, 1 % loss", zones_beating),
 ];
 
 fn settled(options: Options) -> Result<Sim, Fault> {
@@ -129,6 +130,32 @@ fn reunion() -> Result<String, Fault> {
         took.push(all.ok_or("not all know all again")?);
     }
     Ok(told(&took))
+}
+
+/// How much of it goes from zone to zone where there is nothing but heartbeats.
+fn zones_beating() -> Result<String, Fault> {
+    let nodes = 99;
+    let mut sim = settled(Options { zones: 3, loss: 0.01, ..some(5, nodes) })?;
+    let entry = |node: usize, facet| EntryId::new(format!("instance-{node}"), facet);
+    for node in 0..nodes {
+        sim.write(node, KEY, &entry(node, 0), Some(&[1; 60]));
+        sim.write(node, KEY, &entry(node, 2), Some(&[0; 12]));
+    }
+    sim.run_for(secs(30));
+    settle(&mut sim, secs(60), "instances")?;
+    let before = [false, true].map(|between| sim.traffic(between).kv_bytes);
+    for beat in 0..1_200_u64 {
+        let node = usize::try_from(beat).unwrap() % nodes;
+        let body = [&beat.to_le_bytes()[..], &[0; 4]].concat();
+        sim.write(node, KEY, &entry(node, 2), Some(&body));
+        sim.run_for(Duration::from_millis(50));
+    }
+    let [within, between] = [0_usize, 1].map(|place| sim.traffic(place == 1).kv_bytes - before[place]);
+    let percent = between * 100 / (between + within).max(1);
+    if percent > 10 {
+        return Err(format!("{percent} % of the bytes of registers go between zones"));
+    }
+    Ok(format!("{percent} % of the bytes of registers in datagrams"))
 }
 
 /// How much of what is about registers goes from zone to zone, while something is written all the time.

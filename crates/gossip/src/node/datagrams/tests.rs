@@ -97,6 +97,29 @@ fn a_tick_tells_heartbeats_to_one_member_of_the_own_zone_unless_all_are_told_any
 }
 
 #[test]
+fn heartbeats_that_fit_no_datagram_go_to_the_next_member_at_the_same_tick() {
+    let mut node = in_two_zones(0);
+    for number in 4..=6 {
+        node.peers.update(NodeId::new(&format!("m{number}"), 1, addr(number)), Some("b".into()), false);
+    }
+    node.config.gossip_nodes = 2;
+    let beats: Vec<EntryId> =
+        (10..70).map(|number| EntryId::new(format!("i{number}"), HEARTBEAT_FACET)).collect();
+    let write = |node: &mut Node, ms: u64| {
+        let body = Some(Bytes::from(ms.to_string()));
+        let changes = beats.iter().map(|beat| (beat.clone(), body.clone())).collect();
+        node.handle(at(ms), Input::Command(Command::Upsert { key: "ring".into(), changes }), &mut Vec::new());
+    };
+    write(&mut node, 5_000);
+    tell_all(&mut node, 5_010, 10_000);
+    write(&mut node, 10_000);
+    let mut out = Vec::new();
+    node.handle(at(10_200), Input::Tick, &mut out);
+    let times: Vec<usize> = beats.iter().map(|beat| told(&out, beat).len()).collect();
+    assert!(times.iter().all(|times| *times > 0) && times.contains(&1), "{times:?}");
+}
+
+#[test]
 fn other_zones_are_told_what_rode_with_answers_before() {
     let mut node = in_two_zones(50);
     let entry = write(&mut node, at(5_000));
@@ -113,6 +136,19 @@ fn other_zones_are_told_what_rode_with_answers_before() {
     let to = told(&out, &entry);
     assert!(to.len() == FIRST_PER_ZONE && to.iter().all(is_far), "{to:?}");
     assert!(node.queue.is_empty());
+}
+
+#[test]
+fn no_heartbeats_ride_with_answers_to_another_zone() {
+    let mut node = in_two_zones(50);
+    write_parts(&mut node, 5_000, &[0, 1, 2]);
+    tell_all(&mut node, 5_010, 8_000);
+    write_parts(&mut node, 8_000, &[2]);
+    let mut out = Vec::new();
+    node.send_swim(at(8_005), addr(4), b"answer", &mut out);
+    assert!(told(&out, &part(2)).is_empty());
+    node.send_swim(at(8_005), addr(1), b"answer", &mut out);
+    assert_eq!(told(&out, &part(2)), [addr(1)]);
 }
 
 #[test]
