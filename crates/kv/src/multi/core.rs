@@ -15,17 +15,18 @@ use tracing::{info, warn};
 use super::control::{Control, Freshness};
 use super::gate::{KeyFacts, StoreFacts};
 use super::health::{Health, is_outage};
+use super::held::Landing;
 use super::key::OpenKey;
 use super::metrics::{Metrics, Totals};
 use super::mode::{Context, Mode};
 use super::place::{Both, Place};
-use super::state::State;
+use super::state::{Begun, State};
 use super::store::Child;
 use super::switch::Wishes;
 use crate::codec::Codec;
 use crate::error::Error;
 use crate::shared::Trouble;
-use crate::store::Stored;
+use crate::store::{Change, Precondition, Stored};
 
 /// Longest wait for a read while something is known without it.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -189,6 +190,39 @@ impl Core {
     /// Whether this process writes an entry as its own.
     pub(super) fn is_own(&self, open: &OpenKey, id: &str) -> bool {
         self.control.is_own(&open.key.name, id)
+    }
+
+    /// Takes note of a change that was written. Returns under which number the other store is to be told of it.
+    pub(super) fn commit(
+        &self,
+        open: &OpenKey,
+        begun: &Begun,
+        change: &Change,
+        stored: Stored,
+        place: Place,
+    ) -> Option<u64> {
+        // Whoever writes an entry whatever else there is writes its own.
+        let is_own = begun.when == Precondition::None;
+        if is_own {
+            self.control.set_own(&open.key.name, change.upserts.keys(), true);
+            let removed = change.removals.iter().filter(|id| !change.upserts.contains_key(*id));
+            self.control.set_own(&open.key.name, removed, false);
+        }
+        let landing = Landing { place, whole: self.children[place].store.answers_whole() };
+        let number = open.with(self, |state, context| {
+            state.commit(context, begun, change, stored, landing, &|id| is_own || self.is_own(open, id))
+        });
+        open.news.notify_one();
+        // What was under way to the same store may have come too late.
+        open.queued[place].notify_one();
+        number
+    }
+
+    /// Takes note of the removal of a key. Returns under which number the other store is to be told of it.
+    pub(super) fn commit_deletion(&self, open: &OpenKey, begun: &Begun, place: Place) -> Option<u64> {
+        let number = open.with(self, |state, context| state.commit_deletion(context, begun, place));
+        open.news.notify_one();
+        number
     }
 
     /// Compares what the stores hold of a key.

@@ -67,6 +67,14 @@ pub(super) fn is_same(codec: &dyn Codec, id: &str, one: &Bytes, other: &Bytes) -
     one == other || codec.facets(id, one) == codec.facets(id, other)
 }
 
+/// What of a change is as it was to be, going by what is held of each entry. What somebody else wrote over since is theirs to tell.
+pub(super) fn landed(codec: &dyn Codec, change: &Change, held: impl Fn(&str) -> Option<Bytes>) -> Change {
+    let mut landed = change.clone();
+    landed.upserts.retain(|id, bytes| held(id).is_some_and(|is| is_same(codec, id, &is, bytes)));
+    landed.removals.retain(|id| !change.upserts.contains_key(id) && held(id).is_none());
+    landed
+}
+
 /// Whether two entries say the same but for the time at which they were written.
 pub(super) fn is_same_but_for_time(codec: &dyn Codec, id: &str, one: &Bytes, other: &Bytes) -> bool {
     if one == other {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::compare::{self, Comparison};
@@ -263,14 +262,7 @@ impl State {
     /// although a read that began before is not.
     pub(super) fn landed(&self, codec: &dyn Codec, place: Place, change: &Change) -> Change {
         let side = self.held[place].side_without_queue();
-        let entry = |id: &EntryId| side.entry(codec, id);
-        let is_so = |id: &EntryId, bytes: &Bytes| {
-            entry(id).is_some_and(|is| delta::is_same(codec, id, &is.bytes, bytes))
-        };
-        let mut landed = change.clone();
-        landed.upserts.retain(|id, bytes| is_so(id, bytes));
-        landed.removals.retain(|id| !change.upserts.contains_key(id) && entry(id).is_none());
-        landed
+        delta::landed(codec, change, |id| side.entry(codec, id).map(|entry| entry.bytes))
     }
 
     /// What came to a store although it was removed, because it was under way to it meanwhile, goes from it again.

@@ -8,14 +8,12 @@ use ringkit_runtime::Backoff;
 use tokio::time::{Instant, sleep};
 
 use super::core::Core;
-use super::delta::is_same;
-use super::held::Landing;
+use super::delta::landed;
 use super::key::OpenKey;
 use super::place::Place;
 use super::state::Begun;
 use super::tasks::Tasks;
-use crate::codec::Codec;
-use crate::store::{Change, EntryId, Precondition, Stored};
+use crate::store::{Change, EntryId, Stored};
 
 /// Waits between looks at what became of a write.
 const MIN_LOOK: Duration = Duration::from_millis(50);
@@ -90,7 +88,8 @@ impl Left {
             None if stored.is_some() || is_known() => return false,
             None => self.core.commit_deletion(&self.open, &self.begun, place),
             Some(change) => {
-                let landed = landed(codec, change, stored.as_ref());
+                let held = |id: &str| stored.as_ref()?.entries.get(id).map(|entry| entry.bytes.clone());
+                let landed = landed(codec, change, held);
                 // Or that this process did: what it removed since is not to come back.
                 let landed = self.open.look(|state| state.landed(codec, place, &landed));
                 if landed.is_empty() {
@@ -108,49 +107,5 @@ impl Left {
             self.open.queued[place.other()].notify_one();
         }
         self.change.as_ref().is_none_or(Change::is_empty)
-    }
-}
-
-/// What of a change is as it was to be. What somebody else wrote over since is theirs to tell.
-fn landed(codec: &dyn Codec, change: &Change, stored: Option<&Stored>) -> Change {
-    let entry = |id: &str| stored.and_then(|stored| stored.entries.get(id));
-    let mut landed = change.clone();
-    landed.upserts.retain(|id, bytes| entry(id).is_some_and(|is| is_same(codec, id, &is.bytes, bytes)));
-    landed.removals.retain(|id| !change.upserts.contains_key(id) && entry(id).is_none());
-    landed
-}
-
-impl Core {
-    /// Takes note of a change that was written. Returns under which number the other store is to be told of it.
-    pub(super) fn commit(
-        &self,
-        open: &OpenKey,
-        begun: &Begun,
-        change: &Change,
-        stored: Stored,
-        place: Place,
-    ) -> Option<u64> {
-        // Whoever writes an entry whatever else there is writes its own.
-        let is_own = begun.when == Precondition::None;
-        if is_own {
-            self.control.set_own(&open.key.name, change.upserts.keys(), true);
-            let removed = change.removals.iter().filter(|id| !change.upserts.contains_key(*id));
-            self.control.set_own(&open.key.name, removed, false);
-        }
-        let landing = Landing { place, whole: self.children[place].store.answers_whole() };
-        let number = open.with(self, |state, context| {
-            state.commit(context, begun, change, stored, landing, &|id| is_own || self.is_own(open, id))
-        });
-        open.news.notify_one();
-        // What was under way to the same store may have come too late.
-        open.queued[place].notify_one();
-        number
-    }
-
-    /// Takes note of the removal of a key. Returns under which number the other store is to be told of it.
-    pub(super) fn commit_deletion(&self, open: &OpenKey, begun: &Begun, place: Place) -> Option<u64> {
-        let number = open.with(self, |state, context| state.commit_deletion(context, begun, place));
-        open.news.notify_one();
-        number
     }
 }

@@ -8,10 +8,20 @@ use ringkit_kv::{Change, Key, Precondition, Store as _, Value as _};
 use ringkit_ring::{Desc, State};
 use tokio::time::{sleep, timeout};
 
-use crate::world::{KEY, World, config, holds, ids, instance};
+use crate::world::{KEY, Process, World, config, holds, ids, instance};
 
 const MOMENT: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Soon the key is in neither store, and it does not come back.
+async fn is_gone_for_good(world: &World, process: &Process) {
+    holds(&world.memberlist, &[]).await;
+    sleep(20 * SECOND).await;
+    for store in [&world.memberlist, &world.consul] {
+        assert!(store.holds().await.is_empty(), "it came back");
+    }
+    assert!(process.sees().await.is_empty());
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_comes_late_does_not_replace_a_newer_one_where_each_has_a_key_of_its_own() {
@@ -112,12 +122,7 @@ async fn a_key_is_removed_in_both_although_whoever_asked_for_it_went_away() {
     holds(&world.memberlist, &["i1"]).await;
     world.consul.set_late(SECOND);
     assert!(timeout(MOMENT, process.client.delete(KEY)).await.is_err());
-    holds(&world.memberlist, &[]).await;
-    sleep(20 * SECOND).await;
-    for store in [&world.memberlist, &world.consul] {
-        assert!(store.holds().await.is_empty(), "it came back");
-    }
-    assert!(process.sees().await.is_empty());
+    is_gone_for_good(&world, &process).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,12 +133,7 @@ async fn a_key_that_nobody_used_yet_is_removed_in_both() {
     }
     let process = world.process(config());
     process.client.delete(KEY).await.unwrap();
-    holds(&world.memberlist, &[]).await;
-    sleep(20 * SECOND).await;
-    for store in [&world.memberlist, &world.consul] {
-        assert!(store.holds().await.is_empty(), "it came back");
-    }
-    assert!(process.sees().await.is_empty());
+    is_gone_for_good(&world, &process).await;
 }
 
 #[tokio::test(start_paused = true)]
